@@ -1,0 +1,20 @@
+"""How Plaudit says that input was wrong: one sentence, with the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Input that cannot be used; the message is one sentence meant for the user.
+
+    The command line prints the message alone and exits with code 2. The sentence says what was
+    wrong, where (file, line, field), what was expected, and the nearest valid name if there is one.
+    """
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint such as " (did you mean 'lr'?)", or "" when nothing valid is close to `name`."""
+    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else ""
