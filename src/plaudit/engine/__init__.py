@@ -1,0 +1,1 @@
+"""Where roles run: in this process."""

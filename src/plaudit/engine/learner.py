@@ -1,0 +1,98 @@
+"""Parameters and their optimiser: one clipped step at a time, and a state that restores exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from plaudit.records.config import Config
+
+
+class AdamConfig(Config):
+    """AdamW with gradient clipping; the learning rate comes from the algorithm's schedule."""
+
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean gradient (Kingma & Ba).")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the squared gradient.")
+    eps: float = Field(
+        1e-5, gt=0, description="Added to the root of the second moment (Huang et al. 2024: 1e-5)."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay per unit learning rate.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Gradients are scaled down to this global norm (Huang et al. 2024)."
+    )
+
+
+class Learner:
+    """Named parameters, AdamW over them, and gradient clipping."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: AdamConfig) -> None:
+        self.parameters = dict(parameters)
+        self.config = config
+        self.optimiser = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=0.0,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def zero_grad(self) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def step(self, *, lr: float) -> float:
+        """Clip, step, and return the gradient's global norm before clipping.
+
+        Raises `FloatingPointError` when the gradient is not finite: the weights are left as they
+        were, so that the last checkpoint and the weights in memory are both sound.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.parameters.values(), self.config.max_grad_norm, error_if_nonfinite=False
+        )
+        grad_norm = float(norm)
+        if not grad_norm < float("inf"):
+            raise FloatingPointError(
+                f"the gradient's norm is {grad_norm}, so no step was taken: lower the learning rate"
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+        return grad_norm
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and moments by name; moments are absent before the first step."""
+        arrays: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            arrays[f"weight.{name}"] = parameter.detach()
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                arrays[f"{key}.{name}"] = value
+        return arrays, {}
+
+    def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Put back what `state` gave, bit for bit."""
+        del facts
+        for name, parameter in self.parameters.items():
+            with torch.no_grad():
+                parameter.copy_(arrays[f"weight.{name}"])
+            moments = {
+                key: arrays[f"{key}.{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in arrays
+            }
+            if moments:
+                self.optimiser.state[parameter] = moments
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under `prefix.name`."""
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `prefixed` put under `prefix`, with their own names again."""
+    start = f"{prefix}."
+    return {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}
