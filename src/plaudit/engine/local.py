@@ -214,6 +214,8 @@ class LocalActor(Policy):
 class Scorer:
     """A top of its own with a scalar head: what a reward model and a critic both are."""
 
+    has_bias = False
+
     def __init__(
         self,
         backbone: SharedBackbone,
@@ -223,7 +225,9 @@ class Scorer:
     ) -> None:
         self.backbone = backbone
         self.top = copy_top(top or backbone.top).requires_grad_(True)
-        self.head = ScalarHead(backbone.width, dtype=backbone.lm.model.dtype)
+        self.head = ScalarHead(
+            backbone.width, bias=self.has_bias, dtype=backbone.lm.model.dtype
+        )
         named = {f"top.{name}": p for name, p in self.top.named_parameters()}
         named |= {f"head.{name}": p for name, p in self.head.named_parameters()}
         self.learner = Learner(named, adam or AdamConfig())
@@ -262,6 +266,8 @@ class LocalRewardModel(Scorer):
 class LocalCritic(Scorer):
     """The value of the state before each token, read where that token is predicted."""
 
+    has_bias = True
+
     @classmethod
     def from_reward_model(
         cls,
@@ -275,7 +281,8 @@ class LocalCritic(Scorer):
         critic = cls(reward.backbone, top=reward.top, adam=adam)
         with torch.no_grad():
             critic.head.weight.copy_(reward.head.weight * scale)
-            critic.head.bias.copy_((reward.head.bias - shift) * scale)
+            assert critic.head.bias is not None
+            critic.head.bias.fill_(-shift * scale)
         return critic
 
     def layout_values(self, layout: Layout, batch: Trajectories) -> Tensor:

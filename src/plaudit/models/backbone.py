@@ -121,12 +121,16 @@ def gather_places(hidden: Tensor, index: Tensor) -> Tensor:
 
 
 class ScalarHead(nn.Module):
-    """One number from a hidden state: a reward model's score or a critic's value, w·h + b."""
+    """One number from a hidden state, w·h + b.
 
-    def __init__(self, width: int, *, dtype: torch.dtype = torch.float32) -> None:
+    A reward model's score has no bias, since only differences of scores are learned and the
+    standard sequence classifier stores none; a critic's value has one. Starts at zero.
+    """
+
+    def __init__(self, width: int, *, bias: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, width, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype)) if bias else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(hidden, self.weight, self.bias).squeeze(-1)
