@@ -1,0 +1,1 @@
+"""Joins algorithms, rewards and data into jobs that a user asks for."""

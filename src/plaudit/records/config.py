@@ -1,0 +1,183 @@
+"""Configs: frozen models whose every field has a sentence, recipes in YAML, and how they merge.
+
+Precedence for every key: default < recipe file < flag. An unknown key is refused wherever it is
+nested, with its file, its line and the nearest valid name. The resolved config is saved with each
+field's sentence as a comment, and is itself a recipe.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.recipes import KINDS, Recipe, plain_scalar
+
+C = TypeVar("C", bound="Config")
+
+Key = tuple[str, ...]
+
+
+class _Speaking(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+    """Makes a config built by a Python call raise UserError, as one built from a recipe does."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise UserError(_sentence(cls, error, None)) from None
+
+
+class Config(BaseModel, metaclass=_Speaking):
+    """A frozen set of choices; every field is described by `Field(description=...)` or a docstring.
+
+    Values are coerced by the declared type (the text "1e-5" becomes a float) and checked; a key
+    that is not declared raises UserError with the nearest declared name.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            if not (field.description or "").strip():
+                raise TypeError(f"{cls.__name__}.{name} needs a description")
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """One nested dictionary in which later layers win, key by key: merge(default, file, flag)."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                value = merge(old, value)
+            merged[key] = value
+    return merged
+
+
+def resolve(kind: type[C], recipe: Recipe, flags: Mapping[str, Any] | None = None) -> C:
+    """The config that a recipe and flags ask for: default < file < flag.
+
+    Raises UserError naming key, file and line where a value cannot be used.
+    """
+    try:
+        return kind.model_validate(merge(_nested_defaults(kind), recipe.values, flags or {}))
+    except ValidationError as error:
+        raise UserError(_sentence(kind, error, recipe)) from None
+
+
+def _nested_defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    """Values of the fields whose default is a config, so that a recipe may set only some of them."""
+    defaults = {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in kind.model_fields.items()
+    }
+    return {name: dict(value) for name, value in defaults.items() if isinstance(value, Config)}
+
+
+def dump_yaml(config: Config, *, pipeline: str) -> str:
+    """A recipe that resolves to an equal config, with each field's sentence as a comment."""
+    lines = [f"pipeline: {plain_scalar(pipeline)}", "", *_lines(config, 0)]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _lines(config: Config, depth: int) -> Iterator[str]:
+    margin = "  " * depth
+    for name, field in type(config).model_fields.items():
+        sentence = " ".join((field.description or "").split())
+        for line in textwrap.wrap(sentence, 96 - len(margin), break_on_hyphens=False):
+            yield f"{margin}# {line}"
+        value = getattr(config, name)
+        if isinstance(value, Config) and type(value).model_fields:
+            yield f"{margin}{name}:"
+            yield from _lines(value, depth + 1)
+        else:
+            yield f"{margin}{name}: {_flow(value)}"
+        if depth == 0:
+            yield ""
+
+
+def _flow(value: Any) -> str:
+    """A value in one line of YAML."""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{plain_scalar(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    return plain_scalar(str(value) if isinstance(value, Path) else value)
+
+
+# --- sentences
+
+
+def _sentence(kind: type[Any], error: ValidationError, recipe: Recipe | None) -> str:
+    """The first fault in words; unknown keys come first, as they explain missing ones."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return _fault(kind, faults[0], recipe) + more
+
+
+def _fault(kind: type[Any], fault: ErrorDetails, recipe: Recipe | None) -> str:
+    loc = tuple(str(part) for part in fault["loc"])
+    where = f" ({place})" if (place := _place(loc, recipe)) else ""
+    owner, key = ".".join(loc[:-1]), loc[-1] if loc else ""
+    within = f" in {owner}" if owner else f" in {kind.__name__}" if recipe is None else ""
+    if fault["type"] == "extra_forbidden":
+        hint = nearest(key, _valid_names(kind, loc[:-1])).removeprefix(" (").removesuffix(")")
+        return f"unknown key {key!r}{within}{where}" + (f"; {hint}" if hint else "")
+    if fault["type"] == "missing":
+        return f"missing key {key!r}{within}{where}"
+    said = fault["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    if not loc:
+        return f"{kind.__name__}: {said}"
+    name = ".".join(loc) + (within if recipe is None and not owner else "")
+    return f"{name} = {fault['input']!r}{where}: {said}"
+
+
+def _place(loc: Key, recipe: Recipe | None) -> str:
+    """Where in the recipe a key stands, or the nearest key above it that stands there."""
+    if recipe is None:
+        return ""
+    for end in range(len(loc), 0, -1):
+        if loc[:end] in recipe.lines:
+            return f"file {recipe.file}, line {recipe.lines[loc[:end]]}"
+    return f"file {recipe.file}"
+
+
+def _valid_names(kind: type[Any], path: Key) -> list[str]:
+    """Names of the fields of the config found by following `path` from `kind`."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        inner = None if field is None else _config_in(field.annotation)
+        if inner is None:
+            return []
+        kind = inner
+    top = KINDS if not path else ()
+    return [*kind.model_fields, *top]
+
+
+def _config_in(annotation: Any) -> type[BaseModel] | None:
+    """The config class in an annotation such as `PPOConfig | None`."""
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None

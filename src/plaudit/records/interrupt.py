@@ -1,0 +1,50 @@
+"""Ctrl-C that saves: the first signal asks the loop to stop at a place it can continue from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """The work was saved and stopped on request; as KeyboardInterrupt, not an error to be caught."""
+
+
+class Interrupt:
+    """Catches SIGINT and SIGTERM while entered.
+
+    The first one sets `requested`, and the loop saves at its next `Checkpoint`; a second SIGINT or
+    SIGTERM raises KeyboardInterrupt at once. Outside the main thread signals cannot be caught, and
+    `request()` is the only way to ask.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._old: dict[signal.Signals, Any] = {}
+
+    def request(self) -> None:
+        """Asks for a save and a stop, as a first Ctrl-C does."""
+        self.requested = True
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

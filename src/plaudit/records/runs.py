@@ -1,0 +1,276 @@
+"""A run folder: everything that one job was told, did and left, readable without Plaudit.
+
+    config.yaml        the resolved config, itself a recipe
+    system.json        versions, cores, memory, devices, command
+    metrics.jsonl      one line for each step, rollout and evaluation
+    samples.jsonl      texts a person can read
+    events.jsonl       stages begun, saved, interrupted, finished
+    stages/<stage>.json   results of each finished stage
+    results.json       results of the finished run
+    report/  model/    what people and `transformers` open
+    checkpoints/last  checkpoints/best
+
+One process writes a folder at a time: it holds an flock on `.lock`, which the system releases
+however the process ends. Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from plaudit.records.checkpoints import SavedState, load_state, save_state, saved_at
+from plaudit.records.config import Config, dump_yaml
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import (
+    append_jsonl,
+    keep_lines,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_text,
+)
+from plaudit.records.system import now, system_facts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RUNS = Path("runs")
+"""Where runs are kept, below the folder the command is given in."""
+
+LOGS = ("metrics.jsonl", "samples.jsonl", "events.jsonl")
+
+
+class RunFolder:
+    """One run on disk. `create` and `resume` lock it for writing; `open` only reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @classmethod
+    def create(
+        cls, target: str | Path | None, config: Config, *, pipeline: str, recipe: str | None = None
+    ) -> RunFolder:
+        """A new locked folder at a path, under runs/ for a bare name, or with a name of its own.
+
+        Raises UserError where something is already there, saying what can be done.
+        """
+        path = _new_path(target, recipe or pipeline)
+        run = cls(path)
+        run.lock()
+        write_text(path / "config.yaml", dump_yaml(config, pipeline=pipeline))
+        for name in ("report", "checkpoints", "model"):
+            (path / name).mkdir(exist_ok=True)
+        write_json(path / "system.json", system_facts())
+        return run
+
+    @classmethod
+    def open(cls, target: str | Path) -> RunFolder:
+        """An existing run, by path or by its name under runs/, for reading."""
+        path = run_path(target)
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"no run at {path}{_nearest_run(path)}")
+        return cls(path)
+
+    @classmethod
+    def resume(cls, target: str | Path) -> RunFolder:
+        """An existing unfinished run, locked for writing."""
+        run = cls.open(target)
+        run.lock()
+        if run.finished:
+            run.close()
+            raise UserError(f"the run {run.path} is finished; start another one with another name")
+        return run
+
+    # --- one writer
+
+    def lock(self) -> None:
+        """Takes the folder for this process; UserError while another one has it."""
+        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 100, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise UserError(
+                f"the run {self.path} is in use by {holder or 'another process'};"
+                " wait until it ends, or stop it"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} since {now()}\n".encode(), 0)
+        self._lock = handle
+
+    def close(self) -> None:
+        """Gives the folder back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- files
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replaces a JSON file of the folder in one step."""
+        self._require_lock()
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
+
+    def append_jsonl(self, name: str, row: Mapping[str, Any]) -> None:
+        """Adds one flushed line to a log of the folder."""
+        self._require_lock()
+        append_jsonl(self.path / name, row)
+
+    def read_jsonl(self, name: str) -> list[dict[str, Any]]:
+        """Whole lines of a log; works while the run is being written."""
+        return read_jsonl(self.path / name)
+
+    def truncate_after(self, stage: str, step: int) -> None:
+        """Drops log lines of `stage` later than `step` (-1: all of them), and torn last lines.
+
+        What a resumed loop will say again is thereby said once. It relies on an algorithm yielding
+        `Checkpoint` as the last event of its step.
+        """
+        self._require_lock()
+        for name in LOGS:
+            if (self.path / name).exists():
+                rows = self.read_jsonl(name)
+                late = [row.get("stage") == stage and row.get("step", -1) > step for row in rows]
+                keep_lines(self.path / name, [not dropped for dropped in late])
+
+    # --- checkpoints
+
+    def save_checkpoint(
+        self, kind: str, stage: str, step: int, arrays: dict[str, Tensor], facts: dict[str, Any]
+    ) -> None:
+        """Replaces checkpoints/`kind` ("last" or "best"); a kill leaves the old or the new one."""
+        self._require_lock()
+        save_state(self.path / "checkpoints" / kind, SavedState(stage, step, arrays, facts))
+
+    def load_checkpoint(
+        self, kind: str = "last"
+    ) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
+        """(stage, step, arrays, facts) of a checkpoint, its checksums verified; None without one."""
+        state = load_state(self.path / "checkpoints" / kind)
+        return None if state is None else (state.stage, state.step, state.arrays, state.facts)
+
+    def checkpoint_of(self, stage: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """(step, arrays, facts) where checkpoints/last belongs to `stage`: where to go on from."""
+        if saved_at(self.path / "checkpoints" / "last") is None:
+            return None
+        saved = self.load_checkpoint("last")
+        return None if saved is None or saved[0] != stage else saved[1:]
+
+    def saved_at(self, kind: str = "last") -> tuple[str, int] | None:
+        """(stage, step) of a checkpoint, without loading it."""
+        return saved_at(self.path / "checkpoints" / kind)
+
+    # --- results
+
+    def finish_stage(self, stage: str, results: Mapping[str, Any]) -> None:
+        """Marks a stage as done: a resumed run takes its results and does not repeat it."""
+        self.write_json(f"stages/{_file_name(stage)}.json", dict(results))
+
+    def stage_results(self, stage: str) -> dict[str, Any] | None:
+        """What `finish_stage` was given, or None while the stage is not done."""
+        return self._read_mapping(f"stages/{_file_name(stage)}.json")
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Marks the whole run as done."""
+        self.write_json("results.json", dict(results))
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """What `finish` was given, or None while the run is not done."""
+        return self._read_mapping("results.json")
+
+    @property
+    def finished(self) -> bool:
+        """True once the whole run is done."""
+        return (self.path / "results.json").exists()
+
+    def _read_mapping(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        value: dict[str, Any] = read_json(path)
+        return value
+
+    def _require_lock(self) -> None:
+        assert self._lock is not None, "a run is written only by the process that holds its lock"
+
+
+def run_path(target: str | Path) -> Path:
+    """The folder of a run: a path as it is, a bare name under runs/."""
+    path = Path(target)
+    if path.is_absolute() or len(path.parts) != 1 or str(target).startswith("."):
+        return path
+    return path if (path / "config.yaml").is_file() else RUNS / path
+
+
+def run_names() -> list[str]:
+    """Names of the runs under runs/, the latest last."""
+    found = [path.parent for path in RUNS.glob("*/config.yaml")]
+    return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def _new_path(target: str | Path | None, recipe: str) -> Path:
+    """Makes the folder of a new run and returns it."""
+    if target is None:
+        return _numbered(re.sub(r"[^\w.-]+", "-", Path(recipe).stem).strip("-.") or "run")
+    path = Path(target)
+    if not path.is_absolute() and len(path.parts) == 1 and not str(target).startswith("."):
+        path = RUNS / path
+    if (path / "config.yaml").exists():
+        state = "finished" if RunFolder(path).finished else "unfinished"
+        go_on = "" if state == "finished" else f" continue it with --resume {path}, or"
+        raise UserError(f"there is already a {state} run at {path};{go_on} choose another name")
+    if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+        raise UserError(f"{path} exists and is not a run folder; choose another name")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _numbered(stem: str) -> Path:
+    RUNS.mkdir(parents=True, exist_ok=True)
+    day = datetime.now().strftime("%Y%m%d")
+    number = 1
+    while True:
+        path = RUNS / f"{stem}-{day}-{number}"
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _nearest_run(path: Path) -> str:
+    if path.parent != RUNS:
+        return ""
+    names = run_names()
+    if not names:
+        return "; runs/ holds none yet"
+    return nearest(path.name, names) or f"; the latest is {names[-1]!r}"
+
+
+def _file_name(stage: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", stage) or stage.startswith("."):
+        raise ValueError(f"a stage is named by letters, digits, '-', '_' and '.', not {stage!r}")
+    return stage
