@@ -1,0 +1,233 @@
+"""The schema of the feedback log, and how a database file or server is opened and recognised.
+
+Four tables: `plaudit_feedback` (schema version), `items`, `segments`, `votes`. Rows are only ever
+appended. Ids are given by the store under its write lock, not by the database, so that a rolled
+back transaction leaves no gap and a rerun ends in the same ids on SQLite and PostgreSQL alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Integer,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from plaudit.records.errors import UserError, nearest
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another; a batch of 100,000 votes takes under 10 s."""
+_ADVISORY_LOCK = 0x504C4155
+""""PLAU": the PostgreSQL advisory lock that serialises writers, as SQLite's own lock does."""
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class MetaRow(Base):
+    __tablename__ = "plaudit_feedback"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class ItemRow(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text, unique=True)
+    prompt: Mapped[Any] = mapped_column(JSON)
+    columns: Mapped[Any] = mapped_column(JSON)
+
+
+class SegmentRow(Base):
+    __tablename__ = "segments"
+    __table_args__ = (UniqueConstraint("item_id", "position"),)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    position: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(Text)
+    text: Mapped[Any] = mapped_column(JSON)
+    model: Mapped[str | None] = mapped_column(Text)
+    extra: Mapped[Any] = mapped_column(JSON)
+
+
+class VoteRow(Base):
+    __tablename__ = "votes"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(Text, unique=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), index=True)
+    rater: Mapped[str] = mapped_column(Text, index=True)
+    kind: Mapped[str] = mapped_column(Text)
+    value: Mapped[Any] = mapped_column(JSON)
+    shown: Mapped[Any] = mapped_column(JSON)
+    seconds: Mapped[float | None] = mapped_column(Float(53))
+    time: Mapped[float] = mapped_column(Float(53))
+    undoes: Mapped[int | None] = mapped_column(ForeignKey("votes.id"))
+
+
+def database_url(where: str | Path) -> URL:
+    """The URL of a store given as a path to an SQLite file, or as a database URL."""
+    if not isinstance(where, str) or "://" not in where:
+        return URL.create("sqlite", database=str(where))
+    try:
+        url = make_url(where.replace("postgres://", "postgresql://", 1))
+    except ArgumentError:
+        raise UserError(
+            "the feedback store's URL cannot be read; expected postgresql://user@host/database "
+            "or a path to an SQLite file"
+        ) from None
+    if url.drivername == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UserError(
+            f"a feedback store cannot live in {url.get_backend_name()!r}; expected sqlite or "
+            f"postgresql{nearest(url.get_backend_name(), ('sqlite', 'postgresql'))}"
+        )
+    return url
+
+
+def shown_url(url: URL) -> str:
+    """How a store is named in messages: the file's path, or the URL without its password."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.database
+    return url.render_as_string(hide_password=True)
+
+
+def open_engine(url: URL) -> Engine:
+    """An engine whose transactions begin when told and, on SQLite, are durable at commit."""
+    sqlite = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {}
+    try:
+        engine = create_engine(url, json_serializer=json_text, **options)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"PostgreSQL needs the driver {error.name!r}: pip install 'psycopg[binary]'"
+        ) from None
+    if sqlite:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def json_text(value: object) -> str:
+    """JSON with readable letters; half a surrogate pair, which UTF-8 lacks, stays escaped."""
+    out = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        out.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return out
+
+
+def lock_for_writing(connection: Connection) -> None:
+    """Become the only writer until this transaction ends (SQLite did so when it began)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+
+
+def is_prepared(connection: Connection, where: str) -> bool:
+    """True if the schema is ours, false if there are no tables yet; else UserError."""
+    names = set(inspect(connection).get_table_names())
+    if not names:
+        return False
+    if MetaRow.__tablename__ not in names:
+        raise UserError(
+            f"{where} is a database of something else (tables {', '.join(sorted(names)[:4])}); "
+            "choose a new file or an empty database"
+        )
+    found = connection.scalar(select(MetaRow.value).where(MetaRow.name == "schema_version"))
+    if found != str(SCHEMA_VERSION):
+        raise UserError(
+            f"{where} has feedback schema {found}, this Plaudit reads {SCHEMA_VERSION}; "
+            "upgrade Plaudit or choose another file"
+        )
+    return True
+
+
+def prepare(engine: Engine, where: str) -> None:
+    """Recognise the schema, or create the tables in an empty database under the write lock."""
+    with engine.begin() as connection:
+        if is_prepared(connection, where):
+            return
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
+    with engine.execution_options(plaudit_write=True).begin() as connection:
+        lock_for_writing(connection)
+        if is_prepared(connection, where):
+            return
+        Base.metadata.create_all(connection)
+        row = {"name": "schema_version", "value": str(SCHEMA_VERSION)}
+        connection.execute(insert(MetaRow), row)
+
+
+@contextmanager
+def plain_errors(where: str) -> Iterator[None]:
+    """Turn what a database driver raises into one sentence about the store `where`."""
+    try:
+        yield
+    except (ProgrammingError, IntegrityError):  # a mistake of ours, not of the user's
+        raise
+    except DBAPIError as error:
+        raise UserError(f"{where}: {_reason(str(error.orig))}") from error
+
+
+_REASONS = {
+    "not a database": "this file is not an SQLite database; choose another path",
+    "malformed": "the database is damaged; restore a copy of it",
+    "readonly": "the store cannot be written: it is read-only",
+    "read-only": "the store cannot be written: it is read-only",
+    "disk is full": "the disk is full; nothing of this batch was kept, free space and run again",
+    "locked": f"another process has been writing for over {BUSY_SECONDS:.0f} s; try again",
+    "unable to open": "the store cannot be opened; is it a file in a folder you may write to?",
+    "No space left": "the server's disk is full; nothing of this batch was kept",
+}
+
+
+def _reason(message: str) -> str:
+    for part, reason in _REASONS.items():
+        if part.lower() in message.lower():
+            return reason
+    return message.strip().splitlines()[0] if message.strip() else "the database failed"
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not begin or commit by itself
+    connection.execute("PRAGMA synchronous=FULL").close()
+    connection.execute("PRAGMA foreign_keys=ON").close()
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    """A lasting property of the file; set only once it is known to be empty, hence ours."""
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode=WAL").close()
+    finally:
+        raw.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: a lock asked for in the middle may be refused as stale.
+    writing = connection.get_execution_options().get("plaudit_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
