@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -28,6 +29,11 @@ class Interrupt:
         """Asks for a save and a stop, as a first Ctrl-C does."""
         self.requested = True
 
+    def stop_here(self, saved: str) -> None:
+        """Raises Interrupted if a stop was asked for; for places where nothing would be lost."""
+        if self.requested:
+            raise Interrupted(saved)
+
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,3 +54,4 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        os.write(2, b"\nStopping at the next place to save; press Ctrl-C again to quit at once.\n")

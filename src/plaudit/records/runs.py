@@ -239,9 +239,9 @@ def _new_path(target: str | Path | None, recipe: str) -> Path:
     if not path.is_absolute() and len(path.parts) == 1 and not str(target).startswith("."):
         path = RUNS / path
     if (path / "config.yaml").exists():
-        state = "finished" if RunFolder(path).finished else "unfinished"
-        go_on = "" if state == "finished" else f" continue it with --resume {path}, or"
-        raise UserError(f"there is already a {state} run at {path};{go_on} choose another name")
+        state = "a finished" if RunFolder(path).finished else "an unfinished"
+        go_on = "" if state == "a finished" else f" continue it with --resume {path}, or"
+        raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
     if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
         raise UserError(f"{path} exists and is not a run folder; choose another name")
     path.mkdir(parents=True, exist_ok=True)
