@@ -141,7 +141,7 @@ def raw_ratings() -> dict[str, tuple[int, ...]]:
     Tokens listed twice keep their last line, as in VADER's own dictionary.
     """
     ratings: dict[str, tuple[int, ...]] = {}
-    for line in _lexicon_file().read_text(encoding="utf-8").splitlines():
+    for line in _lexicon_file().read_text(encoding="utf-8").split("\n"):
         if line.strip():
             token, _mean, _sd, raw = line.strip().split("\t")
             ratings[token] = tuple(json.loads(raw))

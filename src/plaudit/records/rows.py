@@ -1,0 +1,245 @@
+"""Rows in files: reading and writing JSON lines, JSON lists and Parquet.
+
+A row is a dict. What the columns mean is in `columns.py`. Errors name the file and the line (the
+entry of a JSON list, the row of a Parquet table). Writers replace a file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import saying_no_room, sync_folder, write_text
+
+Row = dict[str, Any]
+_SHOWN_NAMES = 8  # how many column names an error lists
+
+
+class Rows(list[Row]):
+    """Rows with their origin: `where(i)` names row i as the user would find it in the file."""
+
+    def __init__(self, rows: Iterable[Row], source: str, unit: str, numbers: Sequence[int]) -> None:
+        super().__init__(rows)
+        self.source = source
+        self.unit = unit
+        self.numbers = numbers
+
+    def where(self, index: int) -> str:
+        return f"{self.source}, {self.unit} {self.numbers[index]}"
+
+
+def read_rows(source: Any) -> Rows:
+    """All rows of a dataset: a path (.jsonl, .json, .parquet), a list of dicts, or a dataset.
+
+    A dataset is anything with `column_names` whose iteration gives dicts, as `datasets.Dataset`."""
+    rows = _read(source)
+    if not rows:
+        raise UserError(f"{rows.source} holds no rows")
+    return rows
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, in UTF-8; the file is replaced whole or not at all."""
+    target = _writable(path)
+    lines = [_json_line(row, f"{target}, line {n}") for n, row in enumerate(rows, start=1)]
+    write_text(target, "".join(lines))
+
+
+def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A Parquet table with the columns of the rows; the file is replaced whole or not at all.
+
+    Errors: rows with different columns, which Arrow would fill with nulls; a column of mixed types.
+    """
+    target = _writable(path)
+    pyarrow, parquet = _pyarrow(target)
+    wanted = [dict(row) for row in rows]
+    for number, row in enumerate(wanted, start=1):
+        if row.keys() != wanted[0].keys():
+            name = sorted(row.keys() ^ wanted[0].keys())[0]
+            raise UserError(f"{target}: rows 1 and {number} differ in having a column {name!r}")
+    try:
+        table = pyarrow.Table.from_pylist(wanted)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise UserError(f"{target}: a column mixes types, write .jsonl instead ({error})") from None
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with saying_no_room(target), os.fdopen(handle, "wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def listed_names(names: Iterable[str]) -> str:
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
+    return ", ".join(listed[:_SHOWN_NAMES]) + more
+
+
+def brief(value: Any) -> str:
+    if value is None:
+        return "null"
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
+    return f"{shown} ({type(value).__name__})"
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def _read(source: Any) -> Rows:
+    if isinstance(source, str | os.PathLike):
+        return _read_file(Path(source))
+    if isinstance(source, Rows):
+        return source
+    names = getattr(source, "column_names", None)
+    if isinstance(names, Mapping):
+        raise UserError(
+            f"the dataset has splits {listed_names(names)}; give one, as dataset['train']"
+        )
+    if names is None and not isinstance(source, Sequence):
+        raise UserError(
+            f"a dataset is a path, a list of dicts or a datasets.Dataset, got "
+            f"{type(source).__name__}"
+        )
+    return _from_values(list(source), "the dataset", "row")
+
+
+def _read_file(path: Path) -> Rows:
+    readers: dict[str, Callable[[Path], Rows]] = {
+        ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
+        ".json": _read_json,
+        ".parquet": _read_parquet,
+    }
+    if not path.exists():
+        others = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        folder = "" if path.parent.is_dir() else f" (there is no folder {path.parent})"
+        raise UserError(f"{path}: no such file{folder}{nearest(path.name, others)}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected one file of {', '.join(readers)}")
+    if path.suffix.lower() not in readers:
+        raise UserError(
+            f"{path}: files of type {path.suffix or 'none'!r} cannot be read, expected one of "
+            f"{', '.join(readers)}"
+        )
+    return readers[path.suffix.lower()](path)
+
+
+def _read_jsonl(path: Path) -> Rows:
+    rows, numbers = [], []
+    for number, line in enumerate(_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row = _parse(line, where)
+        if not isinstance(row, dict):
+            raise UserError(f"{where} is {brief(row)}, expected an object such as {{...}}")
+        rows.append(row)
+        numbers.append(number)
+    return Rows(rows, str(path), "line", numbers)
+
+
+def _read_json(path: Path) -> Rows:
+    value = _parse(_bytes(path), str(path))
+    if not isinstance(value, list):
+        raise UserError(f"{path} holds {brief(value)}, expected a list of objects: [{{...}}, ...]")
+    return _from_values(value, str(path), "entry")
+
+
+def _read_parquet(path: Path) -> Rows:
+    pyarrow, parquet = _pyarrow(path)
+    try:
+        rows = parquet.read_table(io.BytesIO(_bytes(path))).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read as Parquet ({reason})") from None
+    return Rows(rows, str(path), "row", range(1, len(rows) + 1))
+
+
+def _from_values(values: list[Any], source: str, unit: str) -> Rows:
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{source}, {unit} {number} is {brief(value)}, expected an object")
+    rows = (dict(value) for value in values)
+    return Rows(rows, source, unit, range(1, len(values) + 1))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parse(data: bytes, where: str) -> Any:
+    try:
+        text = data.decode("utf-8")
+        return json.loads(text, parse_constant=_not_json, object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: byte {error.start + 1} is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
+        hint = "; is it JSON lines? then name it .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{where}: broken JSON at {place}: {error.msg}{hint}") from None
+    except RecursionError:
+        raise UserError(f"{where}: the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a finite number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice in one object")
+    return row
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def _json_line(row: Mapping[str, Any], where: str) -> str:
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, from a byte-level model: keep it escaped
+        line = json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} cannot be written as JSON: {error}") from None
+    return line + "\n"
+
+
+def _writable(path: str | Path) -> Path:
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise UserError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder, expected the name of a file")
+    return target
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise UserError(f"{path}: Parquet needs the package pyarrow: pip install pyarrow") from None
+    return pyarrow, parquet
