@@ -89,7 +89,7 @@ def drive(
 
 
 def _record(event: Event, run: RunFolder, stage: str, seconds: float) -> None:
-    if isinstance(event, Step | Rollout | Evaluation):
+    if isinstance(event, Step | Rollout | Evaluation) and event.metrics:
         line = {"stage": stage, "step": event.step, "event": type(event).__name__.lower()}
         timing = {"time": now(), "seconds": round(seconds, 3)}
         run.append_jsonl("metrics.jsonl", line | timing | dict(event.metrics))

@@ -94,12 +94,13 @@ def saved_at(link: Path) -> tuple[str, int] | None:
 def _fill(folder: Path, state: SavedState) -> None:
     facts = {"stage": state.stage, "step": state.step, "facts": state.facts}
     write_text(folder / FACTS, exact_json(facts) + "\n")
-    _write_arrays(folder / ARRAYS, state.arrays)
+    write_arrays(folder / ARRAYS, state.arrays)
     write_json(folder / SUMS, {name: _checksum(folder / name) for name in (ARRAYS, FACTS)})
     sync_folder(folder)
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """Tensors to a safetensors file, flushed; a full disk is an OSError with its number."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

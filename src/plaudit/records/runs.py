@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -106,6 +107,29 @@ class RunFolder:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} since {now()}\n".encode(), 0)
         self._lock = handle
+
+    def holder(self) -> str | None:
+        """Which process is writing the folder, as "process 12 since ..."; None when none is."""
+        try:
+            handle = os.open(self.path / ".lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.pread(handle, 100, 0).decode(errors="replace").strip() or "another process"
+        finally:
+            os.close(handle)
+        return None
+
+    def state(self) -> str:
+        """In words: finished, under way (and where), or unfinished (and where it was saved)."""
+        if self.finished:
+            return "finished"
+        saved = self.saved_at()
+        where = f", saved in {saved[0]} at step {saved[1]}" if saved else ""
+        holder = self.holder()
+        return (f"under way by {holder}" if holder else "unfinished") + where
 
     def close(self) -> None:
         """Gives the folder back."""
@@ -205,6 +229,16 @@ class RunFolder:
     def finished(self) -> bool:
         """True once the whole run is done."""
         return (self.path / "results.json").exists()
+
+    @property
+    def anything_done(self) -> bool:
+        """True once a stage has begun or ended: from then on the folder is worth keeping."""
+        return (self.path / "events.jsonl").exists() or (self.path / "stages").exists()
+
+    def discard_if_nothing_done(self) -> None:
+        """Removes a folder that holds no more than what `create` put there."""
+        if not self.anything_done:
+            shutil.rmtree(self.path)
 
     def _read_mapping(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

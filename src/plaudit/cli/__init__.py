@@ -1,0 +1,1 @@
+"""The command `plaudit`; every verb is imported only when it is asked for."""

@@ -1,0 +1,184 @@
+"""Progress for people: a bar on a terminal, plain lines every few seconds elsewhere.
+
+Both show step, rate, remaining time, three headline numbers and a short sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from plaudit.records.events import Evaluation, Event, Rollout, Step
+
+if TYPE_CHECKING:
+    from plaudit.pipelines.drive import Progress
+
+EVERY = 5.0
+"""Seconds between plain lines: seldom enough for a log, often enough to see that it lives."""
+
+
+def progress_for(stream: TextIO) -> Progress:
+    """A bar where `stream` is a terminal, else plain lines."""
+    return BarProgress(Console(file=stream)) if stream.isatty() else PlainProgress(stream)
+
+
+class Stage:
+    """What is known of the stage under way."""
+
+    def __init__(self, name: str, headline: Sequence[str]) -> None:
+        self.name = name
+        self.headline = list(headline)
+        self.step, self.total = 0, 0
+        self.sample = ""
+        self.metrics: dict[str, float] = {}
+        self._begun = time.monotonic()
+        self._first: int | None = None
+
+    def take(self, event: Event) -> None:
+        """Learns from an event."""
+        if isinstance(event, Step | Rollout | Evaluation):
+            self.metrics |= event.metrics
+        if isinstance(event, Rollout) and event.samples:
+            self.sample = sample_line(event.samples[0])
+        if isinstance(event, Step):
+            if self._first is None:
+                self._first = event.step - 1
+            self.step, self.total = event.step, event.total
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Over the steps of this sitting; None before the first is done."""
+        done = self.step - (self._first or 0)
+        return (time.monotonic() - self._begun) / done if done > 0 else None
+
+    def timing(self) -> str:
+        """Such as "3.2 s/step, 1:20 left"."""
+        pace = self.seconds_per_step
+        if pace is None:
+            return ""
+        rate = f"{pace:.1f} s/step" if pace >= 1 else f"{1 / pace:.1f} steps/s"
+        return f"{rate}, {clock(pace * (self.total - self.step))} left"
+
+    def numbers(self) -> str:
+        """The headline metrics that are known so far, the first three where none were named."""
+        names = [n for n in self.headline if n in self.metrics] or list(self.metrics)[:3]
+        return "  ".join(f"{name} {self.metrics[name]:.4g}" for name in names[:3])
+
+
+class PlainProgress:
+    """Lines for logs and pipes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stage: Stage | None = None
+        self._said_at = 0.0
+        self._said_step = -1
+
+    def begin(self, stage: str, headline: Sequence[str]) -> None:
+        """Names the stage."""
+        self._stage, self._said_at, self._said_step = Stage(stage, headline), time.monotonic(), -1
+        self.note(f"{stage}: begins")
+
+    def show(self, event: Event) -> None:
+        """Prints the step when the last line is some seconds old."""
+        if self._stage is None:
+            return
+        self._stage.take(event)
+        if isinstance(event, Step) and time.monotonic() - self._said_at >= EVERY:
+            self._line()
+
+    def end(self) -> None:
+        """Prints the last step."""
+        if self._stage is not None and self._stage.step not in (0, self._said_step):
+            self._line()
+        self._stage = None
+
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        print(text, file=self._stream, flush=True)
+
+    def _line(self) -> None:
+        stage = self._stage
+        assert stage is not None
+        self._said_at, self._said_step = time.monotonic(), stage.step
+        parts = [f"{stage.name}: {stage.step}/{stage.total}", stage.timing(), stage.numbers()]
+        self.note("  ".join(part for part in parts if part))
+        if stage.sample:
+            self.note(f"    {stage.sample}")
+
+
+class BarProgress:
+    """A bar that redraws itself."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage: Stage | None = None
+        self._live: Live | None = None
+
+    def begin(self, stage: str, headline: Sequence[str]) -> None:
+        """Draws the stage's bar."""
+        self.end()
+        self._stage = Stage(stage, headline)
+        self._live = Live(
+            get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=False
+        )
+        self._live.start()
+
+    def show(self, event: Event) -> None:
+        """Moves the bar."""
+        if self._stage is not None:
+            self._stage.take(event)
+
+    def end(self) -> None:
+        """Leaves the bar as it is."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._stage = None
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _draw(self) -> Group:
+        stage = self._stage
+        if stage is None:
+            return Group()
+        row = Table.grid(padding=(0, 2))
+        total = stage.total or None
+        row.add_row(
+            Text(stage.name, style="bold"),
+            ProgressBar(total=total, completed=stage.step, width=24),
+            Text(f"{stage.step}/{stage.total or '?'}"),
+            Text(stage.timing()),
+        )
+        lines: list[Table | Text] = [row, Text("  " + stage.numbers(), no_wrap=True)]
+        if stage.sample:
+            lines.append(Text("  " + stage.sample, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+
+def sample_line(sample: Mapping[str, Any], width: int = 150) -> str:
+    """A sample in one line: its score and the beginnings of its texts."""
+    parts = []
+    for name, value in sample.items():
+        if isinstance(value, str):
+            text = " ".join(value.split())
+            cut = width // 2
+            parts.append(text if len(text) <= cut else text[: cut - 1] + "…")
+        elif isinstance(value, float):
+            parts.append(f"{name} {value:.3g}")
+    return " | ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Such as 0:05, 12:30 or 2:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

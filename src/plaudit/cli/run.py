@@ -1,0 +1,164 @@
+"""`plaudit run`: a recipe, flags over it, a run folder, and the way back after a stop."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plaudit.records.errors import UserError
+from plaudit.records.interrupt import Interrupt, Interrupted
+from plaudit.records.recipes import Recipe, load_recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from plaudit.cli.registry import Job
+    from plaudit.pipelines.drive import Progress
+    from plaudit.records.config import Config
+    from plaudit.records.runs import RunFolder
+
+USAGE = """\
+usage: plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]
+       plaudit run --resume RUN
+
+  RECIPE         the name of a shipped recipe ({recipes}) or a YAML file
+  --KEY VALUE    any key of the recipe, as in --ppo.lr 1e-5; flags win over the file
+  --name NAME    keep the run in runs/NAME (default: runs/<recipe>-<date>-<number>)
+  --out FOLDER   keep the run in this folder
+  --resume RUN   go on with an unfinished run, by name or folder
+
+'plaudit run RECIPE --help' lists every key with its sentence."""
+
+
+@dataclass
+class Words:
+    """The command line, taken apart."""
+
+    recipe: str | None = None
+    name: str | None = None
+    out: str | None = None
+    resume: str | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+def main(argv: list[str]) -> int:
+    """Runs or resumes a job; returns 0 when it is done."""
+    words = take_apart(argv)
+    if words.recipe is None and words.resume is None:
+        if not argv or set(words.flags) & {"-h", "--help"}:
+            print(USAGE.format(recipes=", ".join(shipped_recipes())))
+            return 0
+        raise UserError(f"name a recipe before {words.flags[0]}: plaudit run RECIPE --key value")
+    if words.resume is not None:
+        return _resume(words)
+    return _start(words)
+
+
+def take_apart(argv: list[str]) -> Words:
+    """Finds the recipe (the first word) and the options of `run`; all else belongs to the recipe."""
+    words, rest = Words(), list(argv)
+    if rest and not rest[0].startswith("-"):
+        words.recipe = rest.pop(0)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if option not in ("--name", "--out", "--resume"):
+            words.flags.append(word)
+            continue
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"{option} needs a value, as in {option} demo")
+            value = rest.pop(0)
+        setattr(words, option.removeprefix("--"), value)
+    return words
+
+
+def parse_flags(job: Job, recipe: Recipe, flags: list[str]) -> Config:
+    """The recipe's config with flags over it; tyro answers --help and unknown flags (exit 2)."""
+    import tyro
+
+    from plaudit.records.config import resolve
+
+    return tyro.cli(
+        job.config,
+        prog=f"plaudit run {recipe.name}",
+        description=" ".join((job.config.__doc__ or "").split()),
+        default=resolve(job.config, recipe),
+        args=flags,
+        use_underscores=True,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _start(words: Words) -> int:
+    from plaudit.cli.registry import find_job
+    from plaudit.records.runs import RunFolder
+
+    assert words.recipe is not None
+    if words.name is not None and words.out is not None:
+        raise UserError("--name and --out both say where to keep the run; give one of them")
+    recipe = load_recipe(words.recipe)
+    job = find_job(recipe.pipeline)
+    config = parse_flags(job, recipe, words.flags)
+    target: Path | str | None = words.name
+    if words.out is not None:
+        target = Path(words.out).absolute()
+    run = RunFolder.create(target, config, pipeline=recipe.pipeline, recipe=recipe.name)
+    try:
+        return _work(job, config, run)
+    except UserError:
+        run.discard_if_nothing_done()  # so that the same name serves the corrected command
+        raise
+
+
+def _resume(words: Words) -> int:
+    from plaudit.cli.registry import find_job
+    from plaudit.records.config import resolve
+    from plaudit.records.runs import RunFolder
+
+    assert words.resume is not None
+    extra = [w for w in (words.recipe, words.name, words.out, *words.flags) if w is not None]
+    if extra:
+        raise UserError(
+            f"a resumed run keeps its recipe, place and keys: leave out {' '.join(extra)},"
+            " or start a new run"
+        )
+    run = RunFolder.resume(words.resume)
+    recipe = load_recipe(run.path / "config.yaml")
+    job = find_job(recipe.pipeline)
+    return _work(job, resolve(job.config, recipe), run)
+
+
+def _work(job: Job, config: Config, run: RunFolder) -> int:
+    from plaudit.cli.progress import progress_for
+
+    progress = progress_for(sys.stdout)
+    again = f"plaudit run --resume {run.path}"
+    progress.note(f"Run folder: {run.path}")
+    with run, Interrupt() as interrupt:
+        try:
+            results = job.run(config, run, progress=progress, interrupt=interrupt)
+        except UserError as error:
+            if run.anything_done:
+                raise UserError(f"{error}\nplaudit: once that is mended: {again}") from error
+            raise
+        except Interrupted as stopped:
+            raise Interrupted(f"{stopped}. Saved. Continue with: {again}") from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"quit. Continue from what was saved with: {again}") from None
+        except Exception:
+            traceback.print_exc()
+            print(f"\nplaudit: what was done is in {run.path}; retry: {again}", file=sys.stderr)
+            return 1
+        _finish(run, results, progress)
+    return 0
+
+
+def _finish(run: RunFolder, results: dict[str, Any], progress: Progress) -> None:
+    from plaudit.cli.show import closing_lines
+
+    if not run.finished:
+        run.finish(results)
+    for line in closing_lines(run):
+        progress.note(line)

@@ -1,0 +1,102 @@
+"""`plaudit show`: how a run went or goes, from its folder alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from plaudit.cli.progress import clock
+from plaudit.records.metrics import ALIASES, GLOSSARY
+from plaudit.records.runs import RunFolder
+
+REPORTS = ("index.html", "report.html", "report.md", "README.md")
+"""Files of report/ that a person opens first, the best first."""
+
+OWN = {"stage", "step", "event", "time", "seconds"}
+"""Keys of a metrics line that are not metrics."""
+
+
+def main(argv: list[str]) -> int:
+    """Prints state, metrics of each stage from first to last, results, and where things are."""
+    parser = argparse.ArgumentParser("plaudit show", description=__doc__)
+    parser.add_argument("run", help="name of a run under runs/, or its folder")
+    run = RunFolder.open(parser.parse_args(argv).run)
+    console = Console(highlight=False)
+    console.print(Text(f"{run.path}: {run.state()}", style="bold"))
+    for stage, rows in _by_stage(run.read_jsonl("metrics.jsonl")).items():
+        console.print(_stage_table(stage, rows, done=run.stage_results(stage) is not None))
+    if run.results:
+        console.print(_results_table(run.results))
+    for line in closing_lines(run):
+        console.print(Text(line), soft_wrap=True)
+    return 0
+
+
+def closing_lines(run: RunFolder) -> list[str]:
+    """Where the report and the model are, and how to go on."""
+    lines = []
+    report = _report(run.path)
+    if report is not None:
+        lines.append(f"Report: {report}")
+    if (run.path / "model" / "config.json").exists():
+        lines.append(f"Model (loads with transformers): {run.path / 'model'}")
+    if run.finished:
+        lines.append(f"Numbers: plaudit show {run.path}; what one means: plaudit explain NAME")
+    elif run.holder() is None:
+        lines.append(f"Continue with: plaudit run --resume {run.path}")
+    return lines
+
+
+def _report(path: Path) -> Path | None:
+    found = [path / "report" / name for name in REPORTS if (path / "report" / name).exists()]
+    return found[0] if found else None
+
+
+def _by_stage(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        stages.setdefault(row["stage"], []).append(row)
+    return stages
+
+
+def _stage_table(stage: str, rows: list[dict[str, Any]], *, done: bool) -> Table:
+    """One row for each metric: its first and its last value."""
+    state = "done" if done else "under way"
+    last = rows[-1]
+    title = f"{stage}: {state}, step {last['step']}, {clock(last['seconds'])}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="bold")
+    for name, side in (("metric", "left"), ("first", "right"), ("last", "right")):
+        table.add_column(name, justify="right" if side == "right" else "left")
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in OWN:
+                values.setdefault(name, []).append(value)
+    for name, series in values.items():
+        table.add_row(name, _number(series[0]), _number(series[-1]))
+    return table
+
+
+def _results_table(results: dict[str, Any]) -> Table:
+    """The numbers of the finished run, each with its sentence where the glossary has one."""
+    table = Table(title="results", title_justify="left", box=None, padding=(0, 2))
+    table.add_column("name")
+    table.add_column("value", justify="right")
+    table.add_column("meaning", style="dim")
+    for name, value in results.items():
+        if isinstance(value, int | float | str) or value is None:
+            stem = name.removesuffix("_before").removesuffix("_after")
+            entry = GLOSSARY.get(ALIASES.get(stem, stem))
+            table.add_row(name, _number(value), entry.sentence if entry else "")
+    return table
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

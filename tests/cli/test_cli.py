@@ -1,0 +1,292 @@
+"""The command as a user runs it: help without torch, runs, stops, resumes, sentences, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from plaudit.cli.main import VERBS, main
+from plaudit.records.metrics import ALIASES, GLOSSARY
+from plaudit.records.recipes import load_recipe, shipped_recipes
+from plaudit.records.runs import RunFolder
+
+JOB = Path(__file__).parent / "walk_job.py"
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A folder to work in that holds walk.yaml."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "walk.yaml"
+    path.write_text(
+        f"pipeline: {json.dumps(f'{JOB}:run')}\nnum_steps: 5\npace: {{length_m: 2e-1}}\n"
+    )
+    return "walk.yaml"
+
+
+@pytest.fixture
+def plaudit(capsys):
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+
+    def call(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as leaving:
+            code = leaving.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def rows(path, name="metrics.jsonl"):
+    read = RunFolder.open(path).read_jsonl(name)
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in read]
+
+
+# --- help
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["run", "--help"], ["explain"], ["ls"]])
+def test_help_is_quick_and_loads_no_torch(words, tmp_path):
+    code = (
+        "import sys; from plaudit.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'rich', 'tyro', 'matplotlib'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert time.perf_counter() - begun < 3  # alone on a machine it is well under one second
+
+
+def test_every_verb_is_in_the_help_and_has_help_of_its_own(plaudit):
+    _, text, _ = plaudit()
+    for verb in VERBS:
+        assert f"\n  {verb} " in text
+        assert callable(import_module(f"plaudit.cli.{verb}").main)
+        code, own, _ = plaudit(verb, "--help")
+        assert code == 0
+        assert f"plaudit {verb}" in own
+
+
+def test_the_installed_command_says_its_version():
+    command = Path(sys.executable).parent / "plaudit"
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "0.1.0\n")
+
+
+def test_an_unknown_verb_names_the_nearest(plaudit):
+    code, _, err = plaudit("rnu")
+    assert code == 2
+    assert err == "plaudit: no verb 'rnu' (did you mean 'run'?); 'plaudit --help' lists them\n"
+
+
+# --- run
+
+
+def test_run_writes_a_folder_and_says_where_things_are(recipe, plaudit):
+    code, out, err = plaudit("run", recipe, "--name", "demo", "--pace.length_m", "1e-3")
+    assert (code, err) == (0, "")
+    assert "walk: 5/5" in out
+    assert "objective/scores" in out
+    assert "Report: runs/demo/report/report.md" in out
+    run = RunFolder.open("demo")
+    assert run.finished
+    assert run.results is not None
+    saved = load_recipe("runs/demo/config.yaml")
+    assert saved.values["pace"] == {"length_m": 0.001}  # flag over file
+    assert saved.values["num_steps"] == 5  # file over default
+    assert len(rows("demo")) == 5
+    assert rows("demo", "samples.jsonl")[0]["text"].startswith("a walker\nat")
+
+
+def test_a_saved_config_runs_again_to_the_same_numbers(recipe, plaudit):
+    plaudit("run", recipe, "--name", "one")
+    code, _, _ = plaudit("run", "runs/one/config.yaml", "--name", "two")
+    assert code == 0
+    assert rows("one") == rows("two")
+
+
+def test_help_of_a_recipe_lists_every_key_with_its_sentence(recipe, plaudit):
+    code, out, _ = plaudit("run", recipe, "--help")
+    assert code == 0
+    text = " ".join(out.replace("│", " ").split())
+    assert "--pace.length_m" in text
+    assert "Length of a step in metres. (default: 0.2)" in text
+    assert "Steps to walk. (default: 5)" in text
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--num_step", "3"], "--num_steps"),
+        (["--num_steps", "x"], "invalid|could not"),
+        (["--num_steps", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_made(recipe, plaudit, flags, sentence):
+    code, _, err = plaudit("run", recipe, *flags)
+    assert code == 2
+    assert any(part in " ".join(err.split()) for part in sentence.split("|"))
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "rlfh"], "no recipe 'rlfh'"),
+        (["run", "--num_steps", "3"], "name a recipe before --num_steps"),
+        (["run", "walk.yaml", "--name"], "--name needs a value"),
+        (["run", "walk.yaml", "--name", "a", "--out", "b"], "give one of them"),
+        (["run", "--resume", "nothing"], "no run at runs/nothing"),
+        (["show", "nothing"], "no run at runs/nothing"),
+        (["cp", "rlhf", "walk.yaml"], "walk.yaml exists"),
+    ],
+)
+def test_wrong_words_are_sentences(recipe, plaudit, words, sentence):
+    code, out, err = plaudit(*words)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "sentence"),
+    [
+        ("rlfh", "no pipeline 'rlfh' (did you mean 'rlhf'?)"),
+        ("nowhere.py:run", "no file nowhere.py"),
+        ("no_such_module:run", "no module 'no_such_module'"),
+        (f"{JOB}:runn", "has no function 'runn' (did you mean 'run'?)"),
+        (f"{JOB}:run_without_config", "must be annotated with a plaudit Config"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_found_is_a_sentence(recipe, plaudit, pipeline, sentence):
+    Path("other.yaml").write_text(f"pipeline: {json.dumps(pipeline)}\n")
+    code, _, err = plaudit("run", "other.yaml")
+    assert code == 2
+    assert sentence in err
+
+
+def test_an_unknown_key_in_the_file_is_a_sentence_with_its_line(recipe, plaudit):
+    Path(recipe).write_text(Path(recipe).read_text() + "num_stpes: 3\n")
+    code, _, err = plaudit("run", recipe)
+    assert code == 2
+    assert "unknown key 'num_stpes' (file walk.yaml, line 4); did you mean 'num_steps'?" in err
+
+
+def test_input_refused_by_the_job_leaves_no_folder_behind(recipe, plaudit):
+    code, _, err = plaudit("run", recipe, "--name", "demo", "--pace.length_m", "2000")
+    assert code == 2
+    assert err == "plaudit: pace.length_m is more than a person can walk\n"
+    assert not Path("runs/demo").exists()
+
+
+# --- stop and go on
+
+
+def test_ctrl_c_saves_and_resume_gives_the_undisturbed_run(recipe, plaudit):
+    code, _, err = plaudit("run", recipe, "--name", "parts", "--signal_at", "3")
+    assert code == 130
+    assert "Saved. Continue with: plaudit run --resume runs/parts" in err
+    assert "Traceback" not in err
+    assert "unfinished, saved in walk at step 3" in plaudit("ls")[1]
+    assert "Continue with: plaudit run --resume runs/parts" in plaudit("show", "parts")[1]
+    assert plaudit("run", "--resume", "parts")[0] == 0
+    assert plaudit("run", recipe, "--name", "whole")[0] == 0
+    assert rows("parts") == rows("whole")
+    assert rows("parts", "samples.jsonl") == rows("whole", "samples.jsonl")
+    assert RunFolder.open("parts").results == RunFolder.open("whole").results
+
+
+def test_a_crash_shows_its_traceback_and_the_way_back(recipe, plaudit):
+    code, _, err = plaudit("run", recipe, "--name", "crash", "--fail_at", "4")
+    assert code == 1
+    assert "ZeroDivisionError: fell over" in err
+    assert err.endswith(
+        "plaudit: what was done is in runs/crash; retry: plaudit run --resume runs/crash\n"
+    )
+    assert plaudit("run", "--resume", "runs/crash")[0] == 0
+    assert [row["step"] for row in rows("crash")] == [1, 2, 3, 4, 5]
+
+
+def test_a_resumed_run_keeps_its_keys(recipe, plaudit):
+    plaudit("run", recipe, "--name", "parts", "--signal_at", "3")
+    code, _, err = plaudit("run", "--resume", "parts", "--num_steps", "9")
+    assert code == 2
+    assert "leave out --num_steps 9" in err
+
+
+def test_a_finished_run_is_neither_resumed_nor_overwritten(recipe, plaudit):
+    plaudit("run", recipe, "--name", "demo")
+    assert "is finished" in plaudit("run", "--resume", "demo")[2]
+    assert "choose another name" in plaudit("run", recipe, "--name", "demo")[2]
+
+
+# --- looking
+
+
+def test_show_tells_of_finished_and_of_untouched_runs(recipe, plaudit):
+    plaudit("run", recipe, "--name", "demo")
+    code, out, _ = plaudit("show", "demo")
+    assert code == 0
+    assert "runs/demo: finished" in out
+    assert "walk: " in out
+    assert "objective/scores" in out
+    assert "gold_after" in out
+    assert "Report: runs/demo/report/report.md" in out
+    Path("runs/demo/results.json").unlink()
+    Path("runs/demo/metrics.jsonl").write_text('{"torn')
+    code, out, _ = plaudit("show", "demo")
+    assert code == 0
+    assert "unfinished" in out
+
+
+def test_explain_knows_names_aliases_and_endings(plaudit):
+    for name in ("objective/kl", "kl", "approxkl", "gold_before", "win_rate_interval"):
+        code, out, _ = plaudit("explain", name)
+        assert code == 0
+        assert "formula:" in out
+    code, _, err = plaudit("explain", "objective/k1")
+    assert code == 2
+    assert "did you mean 'objective/kl'" in err
+
+
+def test_the_glossary_is_whole():
+    for name, metric in GLOSSARY.items():
+        for text in (metric.sentence, metric.healthy):
+            assert text.endswith("."), f"{name}: {text}"
+        assert metric.formula
+    assert set(ALIASES.values()) <= set(GLOSSARY)
+    assert not set(ALIASES) & set(GLOSSARY)
+
+
+def test_env_lists_what_a_bug_report_needs(plaudit):
+    code, out, _ = plaudit("env")
+    assert code == 0
+    for word in ("python", "cores", "memory", "devices", "torch", "plaudit"):
+        assert f"\n{word}" in "\n" + out
+
+
+def test_cp_gives_a_recipe_of_your_own(recipe, plaudit):
+    code, out, _ = plaudit("cp", "rlhf", "mine.yaml")
+    assert code == 0
+    assert "plaudit run mine.yaml" in out
+    assert load_recipe("mine.yaml").pipeline == "rlhf"
+
+
+def test_every_shipped_recipe_is_listed(plaudit):
+    _, out, _ = plaudit("ls")
+    assert shipped_recipes()
+    for name in shipped_recipes():
+        assert f"  {name} " in out
