@@ -212,6 +212,11 @@ class FeedbackStore:
 
     # --- reading ---------------------------------------------------------------------------
 
+    def size(self) -> tuple[int, int]:
+        """How many items and how many votes (undone ones and undos included) the log holds."""
+        with self._reading():
+            return self._next_id(ItemRow) - 1, self._next_id(VoteRow) - 1
+
     def items(self) -> list[Item]:
         """All items with their segments, in the order they were added."""
         with self._reading() as connection:

@@ -1,0 +1,339 @@
+"""Feedback in and out: preferences, labels, scores in the usual columns, and the raw log.
+
+Preferences, labels and scores lose what their columns cannot say, and the reply counts what was
+left out. The raw log ("votes") keeps everything, undone votes included: a store read from it has
+the same content digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plaudit.feedback.entries import (
+    Item,
+    NewVote,
+    Segment,
+    canonical,
+    check_name,
+    comparison_vote,
+    score_vote,
+)
+from plaudit.feedback.store import FeedbackStore
+from plaudit.records.columns import KINDS, check_rows, data_kind, rename_columns
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.rows import Row, Rows, read_rows, write_jsonl, write_parquet
+
+FORMS = ("preference", "unpaired", "scores", "votes")
+_VOTE_COLUMNS = ("item_key", "item_number", "prompt", "segments", "columns", "vote_key", "kind",
+                 "rater", "value", "shown", "seconds", "time", "undoes")  # fmt: skip
+_NESTED = ("segments", "columns", "value", "shown")  # written as JSON text in Parquet
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How many rows were written, and how many votes could not be said in them, by reason."""
+
+    num_rows: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many rows were read, and how many items and votes were new to the store."""
+
+    num_rows: int
+    num_items: int
+    num_votes: int
+
+
+def export_feedback(
+    store: FeedbackStore, path: str | Path, *, form: str = "preference", rater: str | None = None
+) -> Exported:
+    """Write active feedback to `path` (.jsonl or .parquet), of one rater or of all.
+
+    Forms: preference (prompt, chosen, rejected, margin where every pair has one), unpaired
+    (prompt, completion, label), scores (prompt, completions, scores, rater), votes (the raw log).
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".jsonl", ".parquet"):
+        raise UserError(f"{target}: feedback is written as .jsonl or .parquet")
+    makers = {
+        "preference": preference_rows,
+        "unpaired": unpaired_rows,
+        "scores": score_rows,
+        "votes": vote_rows,
+    }
+    if form not in makers:
+        raise UserError(
+            f"form is {form!r}, expected one of {', '.join(FORMS)}{nearest(form, FORMS)}"
+        )
+    rows, left_out = makers[form](store, rater=rater)
+    if not rows:
+        whose = "" if rater is None else f" of {rater!r}"
+        lost = ", ".join(f"{num} {reason}" for reason, num in left_out.items())
+        raise UserError(
+            f"{store.name} holds no feedback{whose} for the form {form!r}"
+            f"{f' ({lost})' if lost else ''}; nothing was written"
+        )
+    if target.suffix.lower() == ".jsonl":
+        write_jsonl(target, rows)
+    else:
+        write_parquet(target, (_flat(row) for row in rows) if form == "votes" else rows)
+    return Exported(len(rows), left_out)
+
+
+def import_feedback(
+    store: FeedbackStore,
+    path: str | Path,
+    *,
+    rater: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Imported:
+    """Read feedback of any form that `export_feedback` writes into items and votes.
+
+    `rater` names who said it (default: the file's name without its ending); a raw log and a column
+    `rater` name their own. Importing a file again adds nothing.
+    """
+    rows = _renamed_rows(path, columns)
+    who = check_name(Path(path).stem if rater is None else rater, "the rater's name")
+    if all(name in rows[0] for name in _VOTE_COLUMNS):
+        return _add(store, len(rows), *_from_log(rows))
+    kind = data_kind(rows, kinds=("preference", "unpaired", "scored"))
+    return _add(store, len(rows), *_from_columns(rows, kind, who))
+
+
+def import_comparisons(
+    store: FeedbackStore,
+    path: str | Path,
+    *,
+    rater: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Imported:
+    """As `import_feedback`, for a file of prompt, chosen, rejected and nothing else."""
+    rows = _renamed_rows(path, columns)
+    who = check_name(Path(path).stem if rater is None else rater, "the rater's name")
+    kind = data_kind(rows, kinds=("preference",))
+    return _add(store, len(rows), *_from_columns(rows, kind, who))
+
+
+def preference_rows(
+    store: FeedbackStore, *, rater: str | None = None
+) -> tuple[list[Row], dict[str, int]]:
+    """prompt, chosen, rejected and, where every pair has one, margin; ties are left out."""
+    comparisons = store.comparisons(rater=rater)
+    decided = [c for c in comparisons if c.chosen is not None]
+    left_out = Counter(_LEFT_OUT[c.preference] for c in comparisons if c.chosen is None)
+    with_margin = all(c.margin is not None for c in decided)
+    if not with_margin:
+        left_out["margins (not every pair has one)"] = sum(c.margin is not None for c in decided)
+    rows = []
+    for c in decided:
+        row: Row = {"prompt": c.prompt, "chosen": c.chosen, "rejected": c.rejected}
+        rows.append(row | {"margin": c.margin} if with_margin else row)
+    return rows, _positive(left_out)
+
+
+def unpaired_rows(
+    store: FeedbackStore, *, rater: str | None = None
+) -> tuple[list[Row], dict[str, int]]:
+    """prompt, completion, label: the chosen true, the rejected and both of "both bad" false.
+
+    Scores of exactly 1 and 0 are labels too; ties and other scores are left out.
+    """
+    rows: list[Row] = []
+    left_out: Counter[str] = Counter()
+
+    def add(prompt: Any, completion: Any, label: bool) -> None:
+        rows.append({"prompt": prompt, "completion": completion, "label": label})
+
+    for c in store.comparisons(rater=rater):
+        if c.preference == "tie":
+            left_out["ties"] += 1
+            continue
+        add(c.prompt, c.a, c.preference == "a")
+        add(c.prompt, c.b, c.preference == "b")
+    for score in store.scores(rater=rater):
+        if score.score in (0, 1):
+            add(score.prompt, score.answer, bool(score.score))
+        else:
+            left_out["scores other than 0 and 1"] += 1
+    return rows, dict(left_out)
+
+
+def score_rows(
+    store: FeedbackStore, *, rater: str | None = None
+) -> tuple[list[Row], dict[str, int]]:
+    """prompt, completions, scores, rater: one row for each item and rater."""
+    rows: dict[tuple[str, str], Row] = {}
+    for score in store.scores(rater=rater):
+        row = rows.setdefault(
+            (score.item_key, score.rater),
+            {"prompt": score.prompt, "completions": [], "scores": [], "rater": score.rater},
+        )
+        row["completions"].append(score.answer)
+        row["scores"].append(float(score.score))
+    return list(rows.values()), {}
+
+
+def vote_rows(
+    store: FeedbackStore, *, rater: str | None = None
+) -> tuple[list[Row], dict[str, int]]:
+    """The whole log, a row for each vote and for each item without one; undone votes too.
+
+    With a rater named: that rater's votes, and the undos of them by whatever hand.
+    """
+    numbered = {item.key: (n, item) for n, item in enumerate(store.items(), start=1)}
+    votes = store.votes(active=False)
+    key_of = {vote.id: vote.key for vote in votes}
+    rows = []
+    left_out: Counter[str] = Counter()
+    kept: set[int] = set()
+    for vote in votes:
+        if rater is not None and vote.undoes is None and vote.rater != rater:
+            continue
+        if vote.undoes is not None and vote.undoes not in kept:
+            left_out["undos of other raters' votes"] += vote.rater == rater
+            continue
+        kept.add(vote.id)
+        said = {
+            "vote_key": vote.key,
+            "kind": vote.kind,
+            "rater": vote.rater,
+            "value": dict(vote.value),
+            "shown": None if vote.shown is None else list(vote.shown),
+            "seconds": vote.seconds,
+            "time": vote.time,
+            "undoes": None if vote.undoes is None else key_of[vote.undoes],
+        }
+        rows.append(_item_columns(*numbered[vote.item_key]) | said)
+    if rater is None:
+        judged = {vote.item_key for vote in votes}
+        nothing = dict.fromkeys(_VOTE_COLUMNS[5:])
+        rows += [
+            _item_columns(*both) | nothing for key, both in numbered.items() if key not in judged
+        ]
+    return rows, _positive(left_out)
+
+
+_LEFT_OUT = {"tie": "ties", "both_bad": "both bad"}
+
+
+def _renamed_rows(path: str | Path, columns: Mapping[str, str] | None) -> Rows:
+    rows = read_rows(path)
+    return rename_columns(rows, columns) if columns else rows
+
+
+def _add(
+    store: FeedbackStore, num_rows: int, items: Iterable[Item], votes: Iterable[NewVote]
+) -> Imported:
+    with store.batch():
+        before = store.size()
+        store.add_items(items)
+        store.add_votes(votes)
+        after = store.size()
+    return Imported(num_rows, after[0] - before[0], after[1] - before[1])
+
+
+def _positive(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: num for reason, num in counts.items() if num}
+
+
+def _item_columns(number: int, item: Item) -> Row:
+    segments = [
+        {"text": s.text, "kind": s.kind, "model": s.model, "extra": dict(s.extra)}
+        for s in item.segments
+    ]
+    return {
+        "item_key": item.key,
+        "item_number": number,
+        "prompt": item.prompt,
+        "segments": segments,
+        "columns": dict(item.columns),
+    }
+
+
+def _flat(row: Row) -> Row:
+    return {name: json.dumps(row[name]) if name in _NESTED else row[name] for name in row}
+
+
+def _from_columns(rows: Rows, kind: str, rater: str) -> tuple[list[Item], list[NewVote]]:
+    """Items and votes whose keys are digests of their content, so that a rerun adds nothing."""
+    check_rows(rows, kind)
+    items: list[Item] = []
+    votes: list[NewVote] = []
+    seen: Counter[str] = Counter()
+    mine = {*KINDS[kind], "margin", "rater"}
+    for index, row in enumerate(rows):
+        where = rows.where(index)
+        who = check_name(row.get("rater", rater), f"{where}: 'rater'")
+        digest = _digest({name: row[name] for name in KINDS[kind]}, where)
+        seen[f"{digest}/{who}"] += 1
+        again = seen[f"{digest}/{who}"]  # the same row twice is two votes on one item
+        extra = {name: value for name, value in row.items() if name not in mine}
+        texts = _texts(row, kind)
+        key = f"{kind}-{_digest([row['prompt'], texts, extra], where)}"
+        item = Item(key, row["prompt"], tuple(Segment(text) for text in texts), extra)
+        items.append(item)
+        name = f"{key}/{who}/{again}"
+        if kind == "preference":
+            margin = row.get("margin")
+            votes.append(comparison_vote(key, who, "a", key=name, margin=margin))
+        elif kind == "unpaired":
+            votes.append(score_vote(key, who, int(row["label"]), key=name))
+        else:
+            for position, score in enumerate(row["scores"]):
+                vote = score_vote(key, who, score, key=f"{name}/{position}", segment=position)
+                votes.append(vote)
+    return items, votes
+
+
+def _texts(row: Row, kind: str) -> list[Any]:
+    if kind == "preference":
+        return [row["chosen"], row["rejected"]]
+    return [row["completion"]] if kind == "unpaired" else list(row["completions"])
+
+
+def _digest(value: Any, where: str) -> str:
+    text = json.dumps(canonical(value, where), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _from_log(rows: Rows) -> tuple[Iterable[Item], list[NewVote]]:
+    items: dict[int, Item] = {}
+    votes = []
+    for index, flat in enumerate(rows):
+        where = rows.where(index)
+        row = {name: _nested(flat, name, where) for name in _VOTE_COLUMNS}
+        try:
+            segments = tuple(Segment(**segment) for segment in row["segments"])
+            item = Item(row["item_key"], row["prompt"], segments, row["columns"])
+            items.setdefault(row["item_number"], item)
+            if row["kind"] is None:
+                continue
+            shown = None if row["shown"] is None else tuple(row["shown"])
+            vote = NewVote(
+                row["vote_key"], item.key, row["rater"], row["kind"], row["value"], shown,
+                row["seconds"], row["time"], row["undoes"],
+            )  # fmt: skip
+        except TypeError as error:
+            raise UserError(f"{where} is not a row of a vote log: {error}") from None
+        votes.append(vote)
+    return [items[number] for number in sorted(items)], votes
+
+
+def _nested(row: Row, name: str, where: str) -> Any:
+    if name not in row:
+        raise UserError(f"{where}: no column {name!r}, which a vote log needs")
+    value = row[name]
+    if name not in _NESTED or not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {name!r} is not JSON ({error})") from None
