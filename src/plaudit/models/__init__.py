@@ -1,0 +1,1 @@
+"""What acts and judges: language models, their texts, heads and sampler."""
