@@ -93,7 +93,7 @@ def database_url(where: str | Path) -> URL:
         return URL.create("sqlite", database=str(where))
     try:
         url = make_url(where.replace("postgres://", "postgresql://", 1))
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UserError(
             "the feedback store's URL cannot be read; expected postgresql://user@host/database "
             "or a path to an SQLite file"

@@ -1,0 +1,159 @@
+"""The same store on PostgreSQL: a server named in PLAUDIT_TEST_POSTGRES, or one started here."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from plaudit.feedback.entries import Item, Segment, comparison_vote
+from plaudit.feedback.store import FeedbackStore
+from plaudit.records.errors import UserError
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """URL of a server, without a database name."""
+    pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
+    if given := os.environ.get("PLAUDIT_TEST_POSTGRES"):
+        yield given.rstrip("/")
+        return
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip("no PLAUDIT_TEST_POSTGRES, and no initdb to start a server with")
+    programs = Path(initdb).resolve().parent
+    user = getpass.getuser()
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        user = "postgres"
+        if user not in {entry.pw_name for entry in pwd.getpwall()}:
+            pytest.skip("running as root, and there is no user postgres to start a server as")
+    folder = Path(tempfile.mkdtemp(prefix="plaudit-postgres-"))
+    shutil.chown(folder, user)
+    data, port = folder / "data", free_port()
+    run = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL, "check": True}
+    try:
+        subprocess.run([initdb, "-D", data, "-U", "plaudit", "-A", "trust", "-E", "UTF8"], **run)
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+        control = [programs / "pg_ctl", "-D", data, "-w"]
+        subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], **run)
+        try:
+            yield f"postgresql://plaudit@127.0.0.1:{port}"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(server):
+    """URL of an empty database, dropped afterwards."""
+    import psycopg
+
+    name = f"plaudit_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"{server}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def fill(store, num):
+    with store.batch():
+        store.add_items(
+            Item(f"i{n}", "p", (Segment("\x00 é \ud83d"), Segment("b")), {"x": [n, None, 0.1]})
+            for n in range(num)
+        )
+        store.add_votes(
+            comparison_vote(f"i{n}", "r", "a", key=f"v{n}", order_shown="ba") for n in range(num)
+        )
+
+
+def test_the_log_is_the_one_that_sqlite_holds(database, tmp_path):
+    """Ids, order and content alike, also after a batch that failed and one that was repeated."""
+
+    def failing_stage(store):
+        with store.batch():
+            fill(store, 10)
+            store.add_comparison("nobody", "r", "a")
+
+    digests = []
+    for where in (database, tmp_path / "f.sqlite"):
+        with FeedbackStore(where) as store:
+            with pytest.raises(UserError, match="no item 'nobody'"):
+                failing_stage(store)
+            assert store.size() == (0, 0)
+            fill(store, 1_200)
+            fill(store, 1_200)
+            store.undo(7, key="u")
+            store.undo(1201, key="uu")
+            store.undo(3, key="u3")
+            assert len(store.comparisons()) == 1_199
+            assert len(store.open_items("r")) == 1
+            digests.append(store.content_digest())
+    assert digests[0] == digests[1]
+
+
+def test_two_processes_create_and_fill_one_database(database):
+    code = (
+        "import sys\nfrom plaudit.feedback.store import FeedbackStore\n"
+        "store = FeedbackStore(sys.argv[1])\n"
+        "for n in range(40):\n"
+        "    with store.batch():\n"
+        "        store.add_item(f'k{n}', 'p', ['a', 'b'])\n"
+        "        store.add_comparison(f'k{n}', sys.argv[2], 'a', key=f'{sys.argv[2]}/{n}')\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, database, name]) for name in "xy"]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    with FeedbackStore(database) as store:
+        assert store.size() == (40, 80)
+        assert [v.id for v in store.votes()] == list(range(1, 81))
+
+
+def test_killed_in_a_batch_nothing_of_it_stays(database):
+    code = (
+        "import sys\nfrom plaudit.feedback.store import FeedbackStore\n"
+        "store = FeedbackStore(sys.argv[1])\n"
+        "with store.batch():\n"
+        "    store.add_item('k', 'p', ['a', 'b'])\n"
+        "    print('now', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, database]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"now\n"
+        process.kill()
+    began = time.monotonic()
+    with FeedbackStore(database) as store:
+        fill(store, 3)  # waits until the server has seen that the other is gone
+        assert store.size() == (3, 3)
+    assert time.monotonic() - began < 20
+
+
+def test_errors_are_sentences_without_the_password(database):
+    import psycopg
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE recipes (name text)")
+    with pytest.raises(UserError, match=r"database of something else \(tables recipes\)"):
+        FeedbackStore(database)
+    nowhere = f"postgresql://me:secret@127.0.0.1:{free_port()}/none"
+    with pytest.raises(UserError, match="refused") as caught:
+        FeedbackStore(nowhere)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
