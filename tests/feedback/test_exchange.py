@@ -1,0 +1,194 @@
+"""Feedback out to files and in again: the same votes, and nothing lost without a word."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from plaudit.feedback.entries import Segment, ranking_vote, words_vote
+from plaudit.feedback.exchange import export_feedback, import_comparisons, import_feedback
+from plaudit.feedback.store import FeedbackStore
+from plaudit.records.columns import read_dataset, read_rows
+from plaudit.records.errors import UserError
+
+
+@pytest.fixture
+def store(tmp_path):
+    with FeedbackStore(tmp_path / "feedback.sqlite") as opened:
+        opened.add_item("one", "p1", ["good", "bad"], {"topic": "x"})
+        opened.add_item("two", "p2", ["yes", "no"])
+        opened.add_item("three", "p3", ["x", Segment("y", model="m", extra={"t": 1})])
+        opened.add_item("unseen", "p4", ["u", "v"])
+        opened.add_comparison(
+            "one", "ann", "a", margin=1.5, order_shown="ba", seconds=2.0, time=5.0
+        )
+        opened.add_comparison("two", "ann", "b", margin=0.5, strength=3)
+        opened.add_comparison("three", "ann", "tie")
+        opened.add_comparison("three", "bob", "both_bad")
+        opened.add_comparison("one", "bob", "b", margin=9)
+        opened.undo(rater="bob")
+        yield opened
+
+
+@pytest.fixture
+def other(tmp_path):
+    with FeedbackStore(tmp_path / "other.sqlite") as opened:
+        yield opened
+
+
+ENDINGS = pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+
+
+@ENDINGS
+def test_preferences_and_what_they_cannot_say(store, tmp_path, ending):
+    path = tmp_path / f"out.{ending}"
+    written = export_feedback(store, path)
+    assert written.num_rows == 2
+    assert written.left_out == {"ties": 1, "both bad": 1}
+    rows, kind = read_dataset(path)
+    assert kind == "preference"
+    assert rows == [
+        {"prompt": "p1", "chosen": "good", "rejected": "bad", "margin": 1.5},
+        {"prompt": "p2", "chosen": "no", "rejected": "yes", "margin": 0.5},
+    ]
+
+
+def test_margins_go_only_where_every_pair_has_one(store, tmp_path):
+    store.add_comparison("unseen", "ann", "a")
+    written = export_feedback(store, tmp_path / "out.jsonl")
+    assert written.left_out["margins (not every pair has one)"] == 2
+    assert all("margin" not in row for row in read_rows(tmp_path / "out.jsonl"))
+
+
+@ENDINGS
+def test_preferences_round_trip(store, other, tmp_path, ending):
+    export_feedback(store, tmp_path / f"out.{ending}")
+    taken = import_comparisons(other, tmp_path / f"out.{ending}", rater="ann")
+    assert (taken.num_rows, taken.num_items, taken.num_votes) == (2, 2, 2)
+
+    def said(where):
+        return [
+            (c.prompt, c.chosen, c.rejected, c.margin, c.rater)
+            for c in where.comparisons()
+            if c.chosen is not None
+        ]
+
+    assert said(other) == said(store)
+    digest = other.content_digest()
+    again = import_comparisons(other, tmp_path / f"out.{ending}", rater="ann")
+    assert (again.num_items, again.num_votes) == (0, 0)
+    assert other.content_digest() == digest
+
+
+@ENDINGS
+def test_labels_round_trip(store, other, tmp_path, ending):
+    store.add_score("unseen", "ann", 1)
+    store.add_score("unseen", "ann", 0.5, segment=1)
+    path = tmp_path / f"labels.{ending}"
+    written = export_feedback(store, path, form="unpaired")
+    rows, kind = read_dataset(path)
+    assert kind == "unpaired"
+    assert [(r["completion"], r["label"]) for r in rows] == [
+        ("good", True),
+        ("bad", False),
+        ("yes", False),
+        ("no", True),
+        ("x", False),  # both bad
+        ("y", False),
+        ("u", True),
+    ]
+    assert written.left_out == {"ties": 1, "scores other than 0 and 1": 1}
+    import_feedback(other, path)
+    export_feedback(other, tmp_path / "again.jsonl", form="unpaired")
+    assert read_rows(tmp_path / "again.jsonl") == list(rows)
+    assert {s.rater for s in other.scores()} == {"labels"}
+
+
+@ENDINGS
+def test_scores_round_trip(store, other, tmp_path, ending):
+    for rater, scores in {"ann": (0.25, 1), "bob": (3, -1)}.items():
+        for position, score in enumerate(scores):
+            store.add_score("two", rater, score, segment=position)
+    path = tmp_path / f"scores.{ending}"
+    export_feedback(store, path, form="scores")
+    rows, kind = read_dataset(path)
+    assert kind == "scored"
+    assert rows[0] == {
+        "prompt": "p2",
+        "completions": ["yes", "no"],
+        "scores": [0.25, 1.0],
+        "rater": "ann",
+    }
+    import_feedback(other, path)
+    assert [(s.answer, s.score, s.rater) for s in other.scores()] == [
+        (s.answer, s.score, s.rater) for s in store.scores()
+    ]
+    assert len(other.items()) == 1
+
+
+@ENDINGS
+def test_the_raw_log_rebuilds_the_identical_store(store, other, tmp_path, ending):
+    store.add_votes([ranking_vote("three", "ann", [[1], [0]], shown=[0, 1])])
+    store.add_votes([words_vote("two", "bob", "too short", segment=1)])
+    store.undo(store.undo(2))
+    path = tmp_path / f"log.{ending}"
+    export_feedback(store, path, form="votes")
+    import_feedback(other, path)
+    assert other.content_digest() == store.content_digest()
+    assert other.votes(active=False) == store.votes(active=False)  # times too
+    assert import_feedback(other, path).num_votes == 0
+
+
+def test_one_raters_votes_keep_their_undos(store, other, tmp_path):
+    store.undo(1, rater="bob")
+    export_feedback(store, tmp_path / "ann.jsonl", form="votes", rater="ann")
+    import_feedback(other, tmp_path / "ann.jsonl")
+    assert [(c.item_key, c.preference) for c in other.comparisons()] == [
+        ("two", "b"),
+        ("three", "tie"),
+    ]
+
+
+def test_the_same_row_twice_is_two_votes(other, tmp_path):
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "source": "web"}
+    path = tmp_path / "twice.jsonl"
+    path.write_text((json.dumps(row) + "\n") * 2)
+    taken = import_feedback(other, path)
+    assert (taken.num_items, taken.num_votes) == (1, 2)
+    assert other.comparisons()[1].columns == {"source": "web"}
+
+
+def test_messages_and_renamed_columns(other, tmp_path):
+    talk = [{"role": "user", "content": "hi"}]
+    path = tmp_path / "talk.jsonl"
+    answer = [{"role": "assistant", "content": "hello"}]
+    path.write_text(json.dumps({"question": talk, "good": answer, "bad": "go away"}) + "\n")
+    names = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    import_comparisons(other, path, columns=names)
+    [said] = other.comparisons()
+    assert (said.prompt, said.chosen, said.rejected) == (talk, answer, "go away")
+
+
+def test_errors(store, other, tmp_path):
+    with pytest.raises(UserError, match="holds no feedback for the form 'preference'"):
+        export_feedback(other, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(UserError, match=r"no feedback of 'bob'.*1 both bad"):
+        export_feedback(store, tmp_path / "out.jsonl", rater="bob")
+    with pytest.raises(UserError, match="did you mean 'votes'"):
+        export_feedback(store, tmp_path / "out.jsonl", form="vote")
+    with pytest.raises(UserError, match=r"written as \.jsonl or \.parquet"):
+        export_feedback(store, tmp_path / "out.csv")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(
+        '{"prompt": "p", "chosen": "a", "rejected": "b"}\n{"prompt": "p", "chosen": "a"}'
+    )
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: no column 'rejected'"):
+        import_feedback(other, bad)
+    bad.write_text('{"prompt": "p", "completion": "a"}\n')
+    with pytest.raises(UserError, match="line 1: no column 'label'"):
+        import_feedback(other, bad)
+    with pytest.raises(UserError, match="line 1: no column 'chosen'"):
+        import_comparisons(other, bad)
+    assert other.size() == (0, 0)
