@@ -56,7 +56,7 @@ format: venv
 
 bench: venv
 	@if [ ! -f "benchmarks/$(NAME).py" ]; then echo "no benchmark '$(NAME)'; there are:" \
-		$$(ls benchmarks | sed -n 's/\.py$$//p') >&2; exit 1; fi
+		$$(ls benchmarks 2>/dev/null | sed -n 's/\.py$$//p') >&2; exit 1; fi
 	$(BIN)/python benchmarks/$(NAME).py
 
 clean:

@@ -209,6 +209,18 @@ def test_ctrl_c_saves_and_resume_gives_the_undisturbed_run(recipe, plaudit):
     assert RunFolder.open("parts").results == RunFolder.open("whole").results
 
 
+def test_a_killed_run_goes_on_to_the_undisturbed_numbers(recipe, plaudit):
+    command = Path(sys.executable).parent / "plaudit"
+    words = [command, "run", recipe, "--name", "killed", "--kill_at", "4"]
+    killed = subprocess.run(words, capture_output=True, text=True)
+    assert killed.returncode == -9
+    assert [row["step"] for row in rows("killed")] == [1, 2, 3]
+    assert plaudit("run", "--resume", "killed")[0] == 0
+    assert plaudit("run", recipe, "--name", "whole")[0] == 0
+    assert rows("killed") == rows("whole")
+    assert RunFolder.open("killed").results == RunFolder.open("whole").results
+
+
 def test_a_crash_shows_its_traceback_and_the_way_back(recipe, plaudit):
     code, _, err = plaudit("run", recipe, "--name", "crash", "--fail_at", "4")
     assert code == 1

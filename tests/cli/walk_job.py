@@ -25,6 +25,7 @@ class WalkConfig(Config):
 
     num_steps: int = Field(6, ge=1, description="Steps to walk.")
     signal_at: int | None = Field(None, description="Step at which to send SIGINT to itself.")
+    kill_at: int | None = Field(None, description="Step at which to die by SIGKILL.")
     fail_at: int | None = Field(None, description="Step at which to fail.")
     pace: PaceConfig = Field(PaceConfig(), description="How to walk.")
 
@@ -41,6 +42,8 @@ def walk(config, saved):
             raise ZeroDivisionError("fell over")
         if saved is None and step == config.signal_at:
             os.kill(os.getpid(), signal.SIGINT)
+        if saved is None and step == config.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         place = place + config.pace.length_m * torch.randn(1, generator=generator)
         yield Rollout(step, [{"text": f"a walker\nat {float(place):.2f}"}], {})
         yield Step(step, config.num_steps, {"objective/scores": float(place), "far": float(step)})

@@ -19,6 +19,7 @@ VERBS = {
     "ls": "list the recipes that come with Plaudit, and your runs",
     "cp": "copy a recipe to own it: plaudit cp rlhf my.yaml",
     "show": "tell how a run went or goes: plaudit show demo",
+    "feedback": "import, export and count what people and judges said",
     "explain": "what a logged number means: plaudit explain objective/kl",
     "env": "versions, cores, memory and devices, for bug reports",
 }

@@ -1,0 +1,119 @@
+"""`plaudit feedback`: brings what people and judges said in and out of a store, and counts it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from plaudit.records.errors import UserError
+
+STORE = Path("feedback.sqlite")
+"""The store where neither --store nor --run names one."""
+
+
+def main(argv: list[str]) -> int:
+    """Imports, exports or counts; returns 0."""
+    words = _parser().parse_args(argv)
+    action: str = words.action
+    if action == "import":
+        return _import(words)
+    return _export(words) if action == "export" else _stats(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("plaudit feedback", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export|stats")
+    where = argparse.ArgumentParser(add_help=False)
+    place = where.add_mutually_exclusive_group()
+    place.add_argument("--store", help=f"SQLite file or database URL (default: {STORE})")
+    place.add_argument("--run", help="the store inside this run")
+
+    say = "read comparisons, labels, scores or a raw log from JSONL or Parquet"
+    into = actions.add_parser("import", parents=[where], help=say, description=say)
+    into.add_argument("file", help="JSONL or Parquet")
+    into.add_argument("--rater", help="who said it (default: the file's name, or its rater column)")
+    into.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="OURS=YOURS",
+        help="names of columns in your file: chosen=good rejected=bad",
+    )
+
+    say = "write feedback in the usual columns, as JSONL or Parquet"
+    out = actions.add_parser("export", parents=[where], help=say, description=say)
+    out.add_argument("file", help="a name ending in .jsonl or .parquet; replaced if it exists")
+    out.add_argument(
+        "--form",
+        default="preference",
+        help="preference (prompt, chosen, rejected), unpaired (prompt, completion, label),"
+        " scores, or votes (the whole log)",
+    )
+    out.add_argument("--rater", help="only what this rater said")
+
+    say = "count votes and measure agreement, side bias and pace"
+    actions.add_parser("stats", parents=[where], help=say, description=say)
+    return parser
+
+
+def _store(words: argparse.Namespace) -> str | Path:
+    """Which store is meant."""
+    if words.run is not None:
+        from plaudit.records.runs import RunFolder
+
+        return RunFolder.open(words.run).path / STORE
+    store: str | None = words.store
+    return STORE if store is None else store
+
+
+def _import(words: argparse.Namespace) -> int:
+    from plaudit.feedback.exchange import import_feedback
+    from plaudit.feedback.store import FeedbackStore
+
+    columns = _pairs(words.columns)
+    with FeedbackStore(_store(words)) as store:
+        done = import_feedback(store, words.file, rater=words.rater, columns=columns)
+        print(
+            f"{words.file}: {_count(done.num_rows, 'row')} read;"
+            f" {_count(done.num_items, 'item')} and {_count(done.num_votes, 'vote')}"
+            f" are new in {store.name}"
+        )
+    return 0
+
+
+def _export(words: argparse.Namespace) -> int:
+    from plaudit.feedback.exchange import export_feedback
+    from plaudit.feedback.store import FeedbackStore
+
+    with FeedbackStore(_store(words), create=False) as store:
+        done = export_feedback(store, words.file, form=words.form, rater=words.rater)
+        print(f"{words.file}: {_count(done.num_rows, 'row')} written from {store.name}")
+    for reason, num in done.left_out.items():
+        print(f"  left out: {num} {reason}")
+    return 0
+
+
+def _stats(words: argparse.Namespace) -> int:
+    from plaudit.feedback.stats import feedback_stats, render
+    from plaudit.feedback.store import FeedbackStore
+
+    with FeedbackStore(_store(words), create=False) as store:
+        print(store.name)
+        for line in render(feedback_stats(store)):
+            print(line)
+    return 0
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    """{"chosen": "good"} of ["chosen=good"]."""
+    pairs = {}
+    for word in words:
+        ours, equals, yours = word.partition("=")
+        if not (ours and equals and yours):
+            raise UserError(f"--columns takes names as chosen=good, not {word!r}")
+        pairs[ours] = yours
+    return pairs
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
