@@ -297,6 +297,14 @@ def test_cp_gives_a_recipe_of_your_own(recipe, plaudit):
     assert load_recipe("mine.yaml").pipeline == "rlhf"
 
 
+def test_a_full_copy_has_every_key_and_its_sentence(recipe, plaudit):
+    assert plaudit("cp", recipe, "full.yaml", "--full")[0] == 0
+    text = Path("full.yaml").read_text()
+    assert "# Steps to walk.\nnum_steps: 5\n" in text
+    assert "  # Length of a step in metres.\n  length_m: 0.2\n" in text
+    assert plaudit("run", "full.yaml")[0] == 0
+
+
 def test_every_shipped_recipe_is_listed(plaudit):
     _, out, _ = plaudit("ls")
     assert shipped_recipes()

@@ -1,4 +1,4 @@
-"""`plaudit cp`: copies a recipe, with every key and its sentence, so that it can be changed."""
+"""`plaudit cp`: copies a recipe, so that it can be changed; with --full, every key and sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plaudit.records.errors import UserError
 from plaudit.records.files import write_text
-from plaudit.records.recipes import find_recipe
+from plaudit.records.recipes import find_recipe, load_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -15,6 +15,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("plaudit cp", description=__doc__)
     parser.add_argument("recipe", help="name of a shipped recipe, or a file")
     parser.add_argument("file", type=Path, help="where to put the copy, such as my.yaml")
+    parser.add_argument(
+        "--full", action="store_true", help="write out every key with its sentence and its value"
+    )
     words = parser.parse_args(argv)
     source, file = find_recipe(words.recipe), words.file
     if file.is_dir():
@@ -23,6 +26,16 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{file} exists; choose another name")
     if not file.parent.is_dir():
         raise UserError(f"no folder {file.parent} to put {file.name} in")
-    write_text(file, source.read_text(encoding="utf-8"))
+    write_text(file, _full(source) if words.full else source.read_text(encoding="utf-8"))
     print(f"{file}: change it, then 'plaudit run {file}'")
     return 0
+
+
+def _full(source: Path) -> str:
+    """The recipe with every key that it leaves to the defaults."""
+    from plaudit.cli.registry import find_job
+    from plaudit.records.config import dump_yaml, resolve
+
+    recipe = load_recipe(source)
+    job = find_job(recipe.pipeline)
+    return dump_yaml(resolve(job.config, recipe), pipeline=recipe.pipeline)
