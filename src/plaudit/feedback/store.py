@@ -13,7 +13,6 @@ import time as clock
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +25,21 @@ from plaudit.feedback.entries import (
     Score,
     Segment,
     Vote,
-    canonical,
     check_item,
     check_vote,
     comparison_vote,
     score_vote,
+)
+from plaudit.feedback.readings import (
+    SEGMENT_FIELDS,
+    VOTE_FIELDS,
+    Known,
+    comparison_of,
+    item_content,
+    require_same,
+    score_of,
+    vote_content,
+    vote_of_row,
 )
 from plaudit.feedback.tables import (
     ItemRow,
@@ -49,15 +58,6 @@ from plaudit.records.types import Text
 
 _CHUNK = 500  # keys asked for in one query; SQLite allows 32,766 variables, older builds 999
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What the log already holds under a key."""
-
-    id: int
-    content: Any
-    num_segments: int = 0
 
 
 class FeedbackStore:
@@ -120,16 +120,16 @@ class FeedbackStore:
             rows: list[dict[str, Any]] = []
             segments: list[dict[str, Any]] = []
             for item in wanted:
-                content = _item_content(item)
+                content = item_content(item)
                 before = known.get(item.key)
                 if before is not None:
-                    _same(before.content, content, f"item {item.key!r}", self.name)
+                    require_same(before.content, content, f"item {item.key!r}", self.name)
                     continue
                 rows.append({"id": next_item, "key": item.key} | content["item"])
                 for segment in content["segments"]:
                     segments.append({"id": next_segment, "item_id": next_item} | segment)
                     next_segment += 1
-                known[item.key] = _Known(next_item, content, len(item.segments))
+                known[item.key] = Known(next_item, content, len(item.segments))
                 next_item += 1
             self._insert(ItemRow, rows)
             self._insert(SegmentRow, segments)
@@ -150,15 +150,15 @@ class FeedbackStore:
                 if item is None:
                     raise UserError(f"{self.name}: there is no item {vote.item_key!r} to vote on")
                 check_vote(vote, item.num_segments)
-                content = _vote_content(vote, item.id, known)
+                content = vote_content(vote, item.id, known)
                 before = known.get(key)
                 if before is not None:
-                    _same(before.content, content, f"vote {key!r}", self.name)
+                    require_same(before.content, content, f"vote {key!r}", self.name)
                     continue
                 when = now if vote.time is None else vote.time
                 row = {"id": next_vote, "key": key, "seconds": vote.seconds, "time": when}
                 rows.append(row | content)
-                known[key] = _Known(next_vote, content)
+                known[key] = Known(next_vote, content)
                 next_vote += 1
             self._insert(VoteRow, rows)
         return [known[key].id for key in keys[: len(wanted)]]
@@ -244,7 +244,7 @@ class FeedbackStore:
             if row.undoes is not None and row.id not in undone:
                 undone.add(row.undoes)
         return [
-            _vote(row, active=row.id not in undone)
+            vote_of_row(row, active=row.id not in undone)
             for row in rows
             if (not active or (row.id not in undone and row.kind != "undo"))
             and kind in (None, row.kind)
@@ -256,14 +256,14 @@ class FeedbackStore:
         with self._reading():
             items = {item.key: item for item in self.items()}
             votes = self.votes(kind="comparison", rater=rater)
-        return [_comparison(vote, items[vote.item_key]) for vote in votes]
+        return [comparison_of(vote, items[vote.item_key]) for vote in votes]
 
     def scores(self, *, rater: str | None = None) -> list[Score]:
         """Active scores, in the order they were given."""
         with self._reading():
             items = {item.key: item for item in self.items()}
             votes = self.votes(kind="score", rater=rater)
-        return [_score(vote, items[vote.item_key]) for vote in votes]
+        return [score_of(vote, items[vote.item_key]) for vote in votes]
 
     def open_items(self, rater: str) -> list[Item]:
         """Items on which `rater` has no active vote, in the order they were added."""
@@ -310,8 +310,8 @@ class FeedbackStore:
         if rows:
             self._connection.execute(insert(table), rows)
 
-    def _known_items(self, keys: Sequence[str]) -> dict[str, _Known]:
-        known: dict[str, _Known] = {}
+    def _known_items(self, keys: Sequence[str]) -> dict[str, Known]:
+        known: dict[str, Known] = {}
         for chunk in _chunks(keys):
             here = ItemRow.key.in_(chunk)
             segments: dict[int, list[dict[str, Any]]] = {}
@@ -321,21 +321,21 @@ class FeedbackStore:
                 .where(here)
                 .order_by(SegmentRow.item_id, SegmentRow.position)
             ):
-                fields = {name: getattr(row, name) for name in _SEGMENT_FIELDS}
+                fields = {name: getattr(row, name) for name in SEGMENT_FIELDS}
                 segments.setdefault(row.item_id, []).append(fields)
             for row in self._connection.execute(select(ItemRow.__table__).where(here)):
                 head = {"prompt": row.prompt, "columns": row.columns}
                 content = {"item": head, "segments": segments[row.id]}
-                known[row.key] = _Known(row.id, content, len(segments[row.id]))
+                known[row.key] = Known(row.id, content, len(segments[row.id]))
         return known
 
-    def _known_votes(self, keys: Sequence[str]) -> dict[str, _Known]:
-        known: dict[str, _Known] = {}
+    def _known_votes(self, keys: Sequence[str]) -> dict[str, Known]:
+        known: dict[str, Known] = {}
         for chunk in _chunks(keys):
             rows = self._connection.execute(select(VoteRow.__table__).where(VoteRow.key.in_(chunk)))
             for row in rows:
-                content = {name: getattr(row, name) for name in _VOTE_FIELDS}
-                known[row.key] = _Known(row.id, content)
+                content = {name: getattr(row, name) for name in VOTE_FIELDS}
+                known[row.key] = Known(row.id, content)
         return known
 
     def _to_undo(self, vote_id: int | None, rater: str | None) -> Vote:
@@ -356,10 +356,6 @@ class FeedbackStore:
         raise UserError(f"{self.name}: there is no vote {vote_id}; the log ends at {len(log)}")
 
 
-_SEGMENT_FIELDS = ("position", "kind", "text", "model", "extra")
-_VOTE_FIELDS = ("item_id", "rater", "kind", "value", "shown", "undoes")
-
-
 def _check_path(path: str | None, *, create: bool) -> None:
     if not path or path == ":memory:" or path.startswith("file:"):
         return
@@ -377,92 +373,3 @@ def _chunks(keys: Sequence[T]) -> Iterator[list[T]]:
     distinct = list(dict.fromkeys(keys))
     for start in range(0, len(distinct), _CHUNK):
         yield distinct[start : start + _CHUNK]
-
-
-def _item_content(item: Item) -> dict[str, Any]:
-    where = f"item {item.key!r}"
-    head = canonical({"prompt": item.prompt, "columns": dict(item.columns)}, where)
-    segments = [
-        {
-            "position": position,
-            "kind": segment.kind,
-            "text": canonical(segment.text, where),
-            "model": segment.model,
-            "extra": canonical(dict(segment.extra), where),
-        }
-        for position, segment in enumerate(item.segments)
-    ]
-    return {"item": head, "segments": segments}
-
-
-def _vote_content(vote: NewVote, item_id: int, known: Mapping[str, _Known]) -> dict[str, Any]:
-    undoes = None
-    if vote.undoes is not None or vote.kind == "undo":
-        target = known.get(vote.undoes or "")
-        if target is None or vote.kind != "undo" or target.content["item_id"] != item_id:
-            raise UserError(
-                f"{vote.kind} of item {vote.item_key!r}: there is no vote {vote.undoes!r} to undo"
-            )
-        undoes = target.id
-    return {
-        "item_id": item_id,
-        "rater": vote.rater,
-        "kind": vote.kind,
-        "value": canonical(dict(vote.value), f"vote on item {vote.item_key!r}"),
-        "shown": None if vote.shown is None else list(vote.shown),
-        "undoes": undoes,
-    }
-
-
-def _same(before: Any, after: Any, what: str, where: str) -> None:
-    if before != after:
-        raise UserError(f"{where}: {what} is already there with other content; use another key")
-
-
-def _vote(row: Any, *, active: bool) -> Vote:
-    shown = None if row.shown is None else tuple(row.shown)
-    return Vote(
-        row.id, row.key, row.item_key, row.rater, row.kind, row.value, shown, row.seconds,
-        row.time, row.undoes, active,
-    )  # fmt: skip
-
-
-def _comparison(vote: Vote, item: Item) -> Comparison:
-    a, b = vote.value["a"], vote.value["b"]
-    first, second = item.segments[a], item.segments[b]
-    return Comparison(
-        item_key=item.key,
-        prompt=item.prompt,
-        a=first.text,
-        b=second.text,
-        preference=vote.value["preference"],
-        strength=vote.value.get("strength"),
-        margin=vote.value.get("margin"),
-        rater=vote.rater,
-        order_shown=None if vote.shown is None else "ab" if vote.shown[0] == a else "ba",
-        seconds=vote.seconds,
-        time=vote.time,
-        vote_id=vote.id,
-        positions=(a, b),
-        model_a=first.model,
-        model_b=second.model,
-        columns=item.columns,
-    )
-
-
-def _score(vote: Vote, item: Item) -> Score:
-    position = vote.value["segment"]
-    segment = item.segments[position]
-    return Score(
-        item_key=item.key,
-        prompt=item.prompt,
-        answer=segment.text,
-        score=vote.value["score"],
-        rater=vote.rater,
-        seconds=vote.seconds,
-        time=vote.time,
-        vote_id=vote.id,
-        position=position,
-        model=segment.model,
-        columns=item.columns,
-    )
