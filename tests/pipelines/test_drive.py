@@ -76,7 +76,7 @@ def test_lines_hold_stage_step_event_and_times(tmp_path):
 @pytest.mark.parametrize("stop_after", range(1, 9))
 def test_interrupted_and_continued_equals_undisturbed(tmp_path, stop_after):
     whole = one_sitting(tmp_path / "whole")
-    with pytest.raises(Interrupted, match=f"saved at step {stop_after}"):
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_after}"):
         one_sitting(tmp_path / "parts", stop_after=stop_after)
     done = one_sitting(tmp_path / "parts")
     assert done == whole

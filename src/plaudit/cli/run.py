@@ -136,7 +136,7 @@ def _work(job: Job, config: Config, run: RunFolder) -> int:
     progress = progress_for(sys.stdout)
     again = f"plaudit run --resume {run.path}"
     progress.note(f"Run folder: {run.path}")
-    with run, Interrupt() as interrupt:
+    with run, Interrupt(progress.note) as interrupt:
         try:
             results = job.run(config, run, progress=progress, interrupt=interrupt)
         except UserError as error:

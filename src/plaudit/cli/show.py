@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     console = Console(highlight=False)
     console.print(Text(f"{run.path}: {run.state()}", style="bold"))
     for stage, rows in _by_stage(run.read_jsonl("metrics.jsonl")).items():
-        console.print(_stage_table(stage, rows, done=run.stage_results(stage) is not None))
+        console.print(_stage_table(stage, rows, _stage_state(run, stage)))
     if run.results:
         console.print(_results_table(run.results))
     for line in closing_lines(run):
@@ -64,9 +64,14 @@ def _by_stage(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return stages
 
 
-def _stage_table(stage: str, rows: list[dict[str, Any]], *, done: bool) -> Table:
+def _stage_state(run: RunFolder, stage: str) -> str:
+    if run.finished or run.stage_results(stage) is not None:
+        return "done"
+    return "under way" if run.holder() else "stopped"
+
+
+def _stage_table(stage: str, rows: list[dict[str, Any]], state: str) -> Table:
     """One row for each metric: its first and its last value."""
-    state = "done" if done else "under way"
     last = rows[-1]
     title = f"{stage}: {state}, step {last['step']}, {clock(last['seconds'])}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="bold")

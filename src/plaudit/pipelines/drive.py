@@ -79,7 +79,7 @@ def drive(
                 _save(event, run, stage)
                 if interrupt.requested:
                     _log_event(run, stage, "interrupted", event.step)
-                    raise Interrupted(f"{stage} was saved at step {event.step}")
+                    raise Interrupted(f"{stage} stopped at step {event.step}")
             if isinstance(event, Done):
                 _log_event(run, stage, "done", event.step, metrics=dict(event.metrics))
                 return event

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,7 +24,13 @@ C = TypeVar("C", bound="Config")
 Key = tuple[str, ...]
 
 
-class _Speaking(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # it has no public name
+
+
+class _Speaking(ModelMetaclass):
     """Makes a config built by a Python call raise UserError, as one built from a recipe does."""
 
     def __call__(cls, *args: Any, **values: Any) -> Any:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+HEARD = "Stopping at the next place to save; press Ctrl-C again to quit at once."
 
 
 class Interrupted(BaseException):
@@ -21,8 +24,10 @@ class Interrupt:
     `request()` is the only way to ask.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        """`say` tells the person that the first signal was heard (default: a line on stderr)."""
         self.requested = False
+        self._say = say
         self._old: dict[signal.Signals, Any] = {}
 
     def request(self) -> None:
@@ -54,4 +59,7 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        os.write(2, b"\nStopping at the next place to save; press Ctrl-C again to quit at once.\n")
+        if self._say is None:
+            os.write(2, f"\n{HEARD}\n".encode())
+        else:  # from a thread, since the signal may have come in the middle of the same print
+            threading.Thread(target=self._say, args=(HEARD,)).start()
