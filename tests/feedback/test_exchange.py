@@ -7,9 +7,14 @@ import json
 import pytest
 
 from plaudit.feedback.entries import Segment, ranking_vote, words_vote
-from plaudit.feedback.exchange import export_feedback, import_comparisons, import_feedback
+from plaudit.feedback.exchange import (
+    _VOTE_COLUMNS,
+    export_feedback,
+    import_comparisons,
+    import_feedback,
+)
 from plaudit.feedback.store import FeedbackStore
-from plaudit.records.columns import read_dataset, read_rows
+from plaudit.records.columns import read_dataset, read_rows, write_jsonl
 from plaudit.records.errors import UserError
 
 
@@ -168,6 +173,34 @@ def test_messages_and_renamed_columns(other, tmp_path):
     import_comparisons(other, path, columns=names)
     [said] = other.comparisons()
     assert (said.prompt, said.chosen, said.rejected) == (talk, answer, "go away")
+
+
+ODD = [None, True, 0, -1, 7, 1.5, "", "x", "{", [], [0], [[]], [None], {}, {"a": 0}, [{"text": 1}]]
+
+
+@pytest.mark.parametrize("column", sorted(_VOTE_COLUMNS))
+def test_a_tampered_log_is_refused_in_one_sentence_or_read_whole(store, tmp_path, column):
+    """Every column replaced by every odd value, in a row of each kind: nothing else is raised."""
+    store.add_votes([ranking_vote("three", "ann", [[1], [0]], shown=[0, 1])])
+    store.add_votes([words_vote("two", "bob", "too short", segment=1)])
+    store.add_score("two", "bob", 1)
+    export_feedback(store, tmp_path / "log.jsonl", form="votes")
+    rows = list(read_rows(tmp_path / "log.jsonl"))
+    refused = []
+    with FeedbackStore("sqlite://") as other:
+        for index in (0, 5, 6, 7, 8):  # comparison, undo, ranking, words, score
+            for odd in ODD:
+                tampered = [dict(row) for row in rows]
+                tampered[index][column] = odd
+                write_jsonl(tmp_path / "odd.jsonl", tampered)
+                before = other.size()
+                try:
+                    import_feedback(other, tmp_path / "odd.jsonl")
+                except UserError as error:
+                    refused.append((str(error), before == other.size()))
+                other.comparisons(), other.scores(), other.votes()
+    assert len(refused) > 20
+    assert all(kept and "\n" not in message for message, kept in refused)
 
 
 def test_errors(store, other, tmp_path):

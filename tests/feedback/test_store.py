@@ -416,7 +416,8 @@ def test_a_damaged_file_is_named(tmp_path):
         (lambda: words_vote("k", "r", ""), "the text is empty"),
         (lambda: NewVote(None, "k", "r", "comparsion", {}), "did you mean 'comparison'"),
         (lambda: NewVote(None, "k", "r", "undo", {}, undoes="none"), "no vote 'none' to undo"),
-        (lambda: NewVote(None, "k", "r", "words", {"text": {1, 2}}), "cannot be kept as JSON"),
+        (lambda: NewVote(None, "k", "r", "words", {"text": "x"}), "expected segment, text"),
+        (lambda: NewVote(None, "k", "r", "edit", {"segment": 0, "text": 5}), "the text is 5"),
     ],
 )
 def test_a_wrong_vote_is_refused_in_one_sentence(store, vote, message):

@@ -291,14 +291,55 @@ def check_vote(vote: NewVote, num_segments: int) -> None:
             _finite(number, f"{where}: {name}")
     if vote.seconds is not None and vote.seconds < 0:
         raise UserError(f"{where}: it took {vote.seconds} seconds, expected 0 or more")
-    named = [vote.value[name] for name in ("a", "b", "segment") if vote.value.get(name) is not None]
-    named += [position for group in vote.value.get("ranking", ()) for position in group]
-    for position in (*named, *(vote.shown or ())):
-        if not isinstance(position, int) or not 0 <= position < num_segments:
+    for position in (*_named_segments(vote, where), *(vote.shown or ())):
+        known = isinstance(position, int) and not isinstance(position, bool)
+        if not known or not 0 <= position < num_segments:
             raise UserError(
                 f"{where}: there is no segment {position!r}; the item has {num_segments}, "
                 "counted from 0"
             )
+
+
+_VALUE_FIELDS = {
+    "score": {"segment", "score"},
+    "comparison": {"a", "b", "preference"},
+    "ranking": {"ranking"},
+    "edit": {"segment", "text"},
+    "words": {"segment", "text"},
+    "undo": set[str](),
+}
+
+
+def _named_segments(vote: NewVote, where: str) -> list[Any]:
+    """The positions in a vote's value; UserError where the value is not one of its kind."""
+    value = vote.value
+    needed = _VALUE_FIELDS[vote.kind]
+    extra = {"strength", "margin"} if vote.kind == "comparison" else set[str]()
+    if not needed <= value.keys() <= needed | extra:
+        raise UserError(
+            f"{where}: its value has {', '.join(sorted(map(str, value))) or 'nothing'}, "
+            f"expected {', '.join(sorted(needed)) or 'nothing'}"
+        )
+    if vote.kind == "comparison":
+        details = {name: value.get(name) for name in ("strength", "margin")}
+        sides = (value["a"], value["b"])
+        comparison_vote(vote.item_key, vote.rater, value["preference"], positions=sides, **details)
+        return [*sides]
+    if vote.kind == "score":
+        _finite(value["score"], f"{where}: the score")
+    if vote.kind == "ranking":
+        ranking = value["ranking"]
+        if not isinstance(ranking, list) or not all(
+            isinstance(group, list) and all(isinstance(position, int) for position in group)
+            for group in ranking
+        ):
+            raise UserError(f"{where}: {ranking!r} is not a list of lists of positions")
+        ranking_vote(vote.item_key, vote.rater, ranking)
+        return [position for group in ranking for position in group]
+    if "text" in needed:
+        _check_text(value["text"], f"{where}: the text")
+    about_item = vote.kind == "words" and value["segment"] is None
+    return [value["segment"]] if "segment" in needed and not about_item else []
 
 
 def _check_text(text: object, where: str, *, may_be_empty: bool = False) -> None:

@@ -310,21 +310,42 @@ def _from_log(rows: Rows) -> tuple[Iterable[Item], list[NewVote]]:
     for index, flat in enumerate(rows):
         where = rows.where(index)
         row = {name: _nested(flat, name, where) for name in _VOTE_COLUMNS}
-        try:
-            segments = tuple(Segment(**segment) for segment in row["segments"])
-            item = Item(row["item_key"], row["prompt"], segments, row["columns"])
-            items.setdefault(row["item_number"], item)
-            if row["kind"] is None:
-                continue
-            shown = None if row["shown"] is None else tuple(row["shown"])
-            vote = NewVote(
-                row["vote_key"], item.key, row["rater"], row["kind"], row["value"], shown,
-                row["seconds"], row["time"], row["undoes"],
-            )  # fmt: skip
-        except TypeError as error:
-            raise UserError(f"{where} is not a row of a vote log: {error}") from None
-        votes.append(vote)
+        item = _logged_item(row, where)
+        number = row["item_number"]
+        if not isinstance(number, int) or items.setdefault(number, item) != item:
+            raise UserError(f"{where}: item_number {number!r} is not this item's own number")
+        if row["kind"] is not None:
+            votes.append(_logged_vote(row, item.key, where))
     return [items[number] for number in sorted(items)], votes
+
+
+def _logged_item(row: Row, where: str) -> Item:
+    fields = {"text", "kind", "model", "extra"}
+    segments, columns = row["segments"], row["columns"]
+    if not isinstance(segments, list) or not isinstance(columns, dict):
+        raise UserError(f"{where}: 'segments' must be a list and 'columns' an object")
+    for segment in segments:
+        if not isinstance(segment, dict) or segment.keys() != fields:
+            raise UserError(f"{where}: a segment must have {', '.join(sorted(fields))}")
+        if not isinstance(segment["kind"], str) or not isinstance(segment["extra"], dict):
+            raise UserError(f"{where}: a segment's kind must be a text and its extra an object")
+        if not isinstance(segment["model"], str | None):
+            raise UserError(f"{where}: a segment's model must be a text or null")
+    parts = tuple(Segment(**segment) for segment in segments)
+    return Item(row["item_key"], row["prompt"], parts, columns)
+
+
+def _logged_vote(row: Row, item_key: str, where: str) -> NewVote:
+    shown = row["shown"]
+    if not isinstance(row["value"], dict) or not isinstance(shown, list | None):
+        raise UserError(f"{where}: 'value' must be an object and 'shown' a list or null")
+    for name in ("vote_key", "kind", "rater", "undoes"):
+        if not isinstance(row[name], str) and not (name == "undoes" and row[name] is None):
+            raise UserError(f"{where}: {name!r} is {row[name]!r}, expected a text")
+    return NewVote(
+        row["vote_key"], item_key, row["rater"], row["kind"], row["value"],
+        None if shown is None else tuple(shown), row["seconds"], row["time"], row["undoes"],
+    )  # fmt: skip
 
 
 def _nested(row: Row, name: str, where: str) -> Any:
