@@ -1,8 +1,57 @@
-"""Pure functions on tensors: per element in, per element out; time is the last axis."""
+"""Pure functions on tensors: per element in, per element out; time is the last axis.
+
+Reduction is one function, `aggregate`, which the algorithm calls in view. Shapes are written in the
+signatures and verified at run time by the test suite.
+"""
 
 from __future__ import annotations
 
+from plaudit.ops.advantages import gae, group_advantage, leave_one_out_advantage
+from plaudit.ops.divergence import entropy, kl_exact, kl_k1, kl_k2, kl_k3
 from plaudit.ops.filtering import filtered_logits, keep_mask
 from plaudit.ops.logprobs import token_logprobs
+from plaudit.ops.masks import (
+    aggregate,
+    masked_mean,
+    masked_sample_variance,
+    masked_scale,
+    masked_sum,
+    masked_variance,
+    masked_whiten,
+    near_constant,
+)
+from plaudit.ops.policy import clipped_surrogate, kl_penalised_surrogate, score_function_loss
+from plaudit.ops.preference import bradley_terry, bradley_terry_soft, reward_centring
+from plaudit.ops.returns import discounted_return, next_step_value
+from plaudit.ops.value import clipped_value_loss
 
-__all__ = ["filtered_logits", "keep_mask", "token_logprobs"]
+__all__ = [
+    "aggregate",
+    "bradley_terry",
+    "bradley_terry_soft",
+    "clipped_surrogate",
+    "clipped_value_loss",
+    "discounted_return",
+    "entropy",
+    "filtered_logits",
+    "gae",
+    "group_advantage",
+    "keep_mask",
+    "kl_exact",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kl_penalised_surrogate",
+    "leave_one_out_advantage",
+    "masked_mean",
+    "masked_sample_variance",
+    "masked_scale",
+    "masked_sum",
+    "masked_variance",
+    "masked_whiten",
+    "near_constant",
+    "next_step_value",
+    "reward_centring",
+    "score_function_loss",
+    "token_logprobs",
+]

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from plaudit.ops.masks import wide
+
 # Most nuclei hold far fewer tokens than a vocabulary: look among this many before sorting all.
 _NUCLEUS_GUESS = 1024
 
@@ -72,7 +74,7 @@ def _check_filter(top_k: int, top_p: float) -> None:
 
 def _nucleus_threshold(logits: Tensor, top_p: float) -> Tensor:
     """The smallest logit [..., 1] of the nucleus; sums run in float32 or wider."""
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    exact = logits.to(wide(logits.dtype))
     log_mass = exact.logsumexp(-1, keepdim=True)
     vocabulary = logits.shape[-1]
     for size in sorted({min(_NUCLEUS_GUESS, vocabulary), vocabulary}):

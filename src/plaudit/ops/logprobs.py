@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plaudit.ops.filtering import check_temperature, keep_mask
+from plaudit.ops.masks import wide
 
 
 class _Head(NamedTuple):
@@ -117,7 +118,7 @@ def _forward(
     with_slope: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(logp [N], entropy [N], d logp / d hidden [N, H] or None)."""
-    num, dtype = hidden.shape[0], _result_dtype(hidden)
+    num, dtype = hidden.shape[0], wide(hidden.dtype)
     logp = torch.empty(num, dtype=dtype, device=hidden.device)
     entropy = torch.empty_like(logp)
     slope = torch.empty_like(hidden, dtype=dtype) if with_slope else None
@@ -144,7 +145,7 @@ def _backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of hidden, weight and bias, from logits made again chunk by chunk."""
-    dtype = _result_dtype(hidden)
+    dtype = wide(hidden.dtype)
     grad_hidden = torch.empty_like(hidden) if needs[0] else None
     grad_weight = torch.zeros_like(weight, dtype=dtype) if needs[1] else None
     grad_bias = torch.zeros_like(bias, dtype=dtype) if bias is not None and needs[2] else None
@@ -193,7 +194,7 @@ def _chunk(
         z = scaled @ weight.T
     else:
         z = torch.addmm(bias / head.temperature, scaled, weight.T)
-    z = z.to(_result_dtype(hidden))
+    z = z.to(wide(hidden.dtype))
     drop = None
     if head.top_k > 0 or head.top_p < 1.0:
         drop = keep_mask(z, top_k=head.top_k, top_p=head.top_p).logical_not_()
@@ -210,8 +211,3 @@ def _chunk(
 
 def _chunks(num: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, num)) for start in range(0, num, size)]
-
-
-def _result_dtype(hidden: Tensor) -> torch.dtype:
-    """Half precisions are summed and returned in float32."""
-    return torch.promote_types(hidden.dtype, torch.float32)
