@@ -117,6 +117,16 @@ def test_a_saved_config_runs_again_to_the_same_numbers(recipe, plaudit):
     assert rows("one") == rows("two")
 
 
+def test_pairs_are_written_with_an_equals_sign(recipe, plaudit):
+    words = ["run", recipe, "--name", "demo", "--names", "prompt=the question", "a=b=c"]
+    assert plaudit(*words)[0] == 0
+    saved = load_recipe("runs/demo/config.yaml")
+    assert saved.values["names"] == {"prompt": "the question", "a": "b=c"}
+    code, _, err = plaudit("run", recipe, "--names", "prompt")
+    assert code == 2
+    assert "NAME=VALUE" in err
+
+
 def test_help_of_a_recipe_lists_every_key_with_its_sentence(recipe, plaudit):
     code, out, _ = plaudit("run", recipe, "--help")
     assert code == 0

@@ -27,6 +27,7 @@ class WalkConfig(Config):
     signal_at: int | None = Field(None, description="Step at which to send SIGINT to itself.")
     kill_at: int | None = Field(None, description="Step at which to die by SIGKILL.")
     fail_at: int | None = Field(None, description="Step at which to fail.")
+    names: dict[str, str] = Field({}, description="Names by name.")
     pace: PaceConfig = Field(PaceConfig(), description="How to walk.")
 
 

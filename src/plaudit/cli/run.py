@@ -13,6 +13,8 @@ from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.recipes import Recipe, load_recipe, shipped_recipes
 
 if TYPE_CHECKING:
+    from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+
     from plaudit.cli.registry import Job
     from plaudit.pipelines.drive import Progress
     from plaudit.records.config import Config
@@ -80,14 +82,39 @@ def parse_flags(job: Job, recipe: Recipe, flags: list[str]) -> Config:
 
     from plaudit.records.config import resolve
 
-    return tyro.cli(
-        job.config,
-        prog=f"plaudit run {recipe.name}",
-        description=" ".join((job.config.__doc__ or "").split()),
-        default=resolve(job.config, recipe),
-        args=flags,
-        use_underscores=True,
-        config=(tyro.conf.AvoidSubcommands,),
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_pairs_rule)
+    with registry:
+        return tyro.cli(
+            job.config,
+            prog=f"plaudit run {recipe.name}",
+            description=" ".join((job.config.__doc__ or "").split()),
+            default=resolve(job.config, recipe),
+            args=flags,
+            use_underscores=True,
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+
+
+def _pairs_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Flags of type dict[str, str] are written as `--columns prompt=question chosen=good`."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    if info.type != dict[str, str]:
+        return None
+
+    def read(words: list[str]) -> dict[str, str]:
+        for word in words:
+            if not all(word.partition("=")):
+                raise ValueError(f"write NAME=VALUE, not {word!r}")
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME=VALUE ...]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [f"{k}={v}" for k, v in value.items()],
     )
 
 

@@ -90,7 +90,7 @@ def resolve(kind: type[C], recipe: Recipe, flags: Mapping[str, Any] | None = Non
 def _nested_defaults(kind: type[BaseModel]) -> dict[str, Any]:
     """Values of the fields whose default is a config, so that a recipe may set only some of them."""
     defaults = {
-        name: field.get_default(call_default_factory=True, validated_data={})
+        name: field.get_default(call_default_factory=True)
         for name, field in kind.model_fields.items()
     }
     return {name: dict(value) for name, value in defaults.items() if isinstance(value, Config)}
