@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import plaudit as package
 from plaudit.cli.main import VERBS, main
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder
 
+PACKAGE = Path(package.__file__).parent
 JOB = Path(__file__).parent / "walk_job.py"
 
 
@@ -291,6 +294,15 @@ def test_the_glossary_is_whole():
         assert metric.formula
     assert set(ALIASES.values()) <= set(GLOSSARY)
     assert not set(ALIASES) & set(GLOSSARY)
+
+
+def test_every_logged_name_is_in_the_glossary():
+    stems = {name.partition("/")[0] for name in GLOSSARY if "/" in name}
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        found |= set(re.findall(rf'"((?:{"|".join(stems)})/[a-z_0-9]+)"', path.read_text()))
+    assert len(found) > 10
+    assert found <= set(GLOSSARY)
 
 
 def test_env_lists_what_a_bug_report_needs(plaudit):

@@ -33,6 +33,9 @@ usage: plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]
 'plaudit run RECIPE --help' lists every key with its sentence."""
 
 
+PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run --help')."
+
+
 @dataclass
 class Words:
     """The command line, taken apart."""
@@ -88,7 +91,7 @@ def parse_flags(job: Job, recipe: Recipe, flags: list[str]) -> Config:
         return tyro.cli(
             job.config,
             prog=f"plaudit run {recipe.name}",
-            description=" ".join((job.config.__doc__ or "").split()),
+            description=f"{' '.join((job.config.__doc__ or '').split())} {PLACE}",
             default=resolve(job.config, recipe),
             args=flags,
             use_underscores=True,
