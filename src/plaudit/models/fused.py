@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plaudit.models.cache import KeyValues
+from plaudit.models.cache import PromptKeyValues
+from plaudit.models.fused_answers import FusedAnswers
 from plaudit.models.packed import Linear, linear
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class FusedPrefix:
 
     length: Tensor
     """Tokens in each prompt, [P]."""
-    cache: KeyValues
+    cache: PromptKeyValues
     bias: Tensor | None
     """0 on prompt tokens, −inf on padding, [P, L]; None when all prompts are equally long."""
     logits: Tensor
@@ -113,7 +114,7 @@ class FusedDecoder:
         self.kv_heads = attention.k_proj.out_features // self.dim
         self.group = attention.q_proj.out_features // attention.k_proj.out_features
         self.scaling = float(attention.scaling)
-        self.layers: list[_Layer] = []
+        self.layers: list[Any] = [None] * len(base.layers)
 
     @property
     def embedding(self) -> Tensor:
@@ -121,8 +122,9 @@ class FusedDecoder:
         return weight
 
     def refresh(self) -> None:
-        self.layers = []  # freed before its successor is made
-        self.layers = [self._layer(layer) for layer in self.base.layers]
+        # One by one, so that a layer's memory serves the next: fresh pages cost more than copies.
+        for i, layer in enumerate(self.base.layers):
+            self.layers[i] = self._layer(layer)
         head: Any = self.model.get_output_embeddings()
         self.head = linear(head.weight, head.bias)
 
@@ -202,8 +204,7 @@ class FusedDecoder:
         width = max(lengths)
         like = self.embedding
         shape = (len(prompts), self.kv_heads, self.dim)
-        # Zeros, as padding is read and weighted by 0, and 0 · NaN is not 0.
-        cache = KeyValues(len(self.layers), shape, width, like=like, zero=True)
+        cache = PromptKeyValues(len(self.layers), shape, width, like=like)
         logits = like.new_empty((len(prompts), self.head.num_out))
         hidden = None
         if self.split is not None:
@@ -221,7 +222,7 @@ class FusedDecoder:
         self,
         prompts: Sequence[Sequence[int]],
         chunk: Sequence[int],
-        cache: KeyValues,
+        cache: PromptKeyValues,
         logits: Tensor,
         hidden: Tensor | None,
     ) -> None:
@@ -253,135 +254,6 @@ class FusedDecoder:
 
     def start(self, prefix: FusedPrefix, group: Sequence[int], num_steps: int) -> FusedAnswers:
         return FusedAnswers(self, prefix, group, num_steps)
-
-
-class FusedAnswers:
-    """Rows being answered; see `decoder.Answers`.
-
-    Where prompts have several answers, the prompt's keys and values stay in the prefix, read once
-    for all of them. Where each has one, they are copied in front of the answer's own, so that a
-    step is one attention.
-    """
-
-    def __init__(
-        self, decoder: FusedDecoder, prefix: FusedPrefix, group: Sequence[int], num_steps: int
-    ) -> None:
-        self.decoder = decoder
-        device = decoder.embedding.device
-        self.group = torch.tensor(group, device=device)
-        self.shared = len(group) > len(set(group))
-        width = prefix.width
-        self.position = prefix.length[self.group]
-        self.rotation = decoder.rotation(width + num_steps)
-        self.used = 0 if self.shared else width
-        shape = (len(group), decoder.kv_heads, decoder.dim)
-        self.own = KeyValues(
-            len(decoder.layers), shape, self.used + num_steps, like=decoder.embedding
-        )
-        self.prefix = prefix
-        if not self.shared:
-            self.own.copy_rows(prefix.cache, self.group)
-            self.bias = None if prefix.bias is None else prefix.bias[self.group][:, None, None]
-        else:
-            self._arrange()
-
-    def step(self, token: Tensor) -> tuple[Tensor, Tensor | None]:
-        decoder, split = self.decoder, self.decoder.split
-        rotation = self._rotation_now()
-        x = F.embedding(token, decoder.embedding)
-        hidden = None
-        for i in range(len(decoder.layers)):
-            if i == split:
-                hidden = x
-            x = self._layer(i, x, rotation)
-        self.used += 1
-        self.position = self.position + 1
-        return decoder.logits(x), hidden
-
-    def trunk(self, token: Tensor) -> Tensor:
-        decoder, split = self.decoder, self.decoder.split
-        assert split is not None, "no split, so no trunk"
-        rotation = self._rotation_now()
-        x = F.embedding(token, decoder.embedding)
-        for i in range(split):
-            x = self._layer(i, x, rotation)
-        return x
-
-    def keep(self, rows: Tensor) -> None:
-        self.own.keep(rows, self.used)
-        self.group, self.position = self.group[rows], self.position[rows]
-        if self.shared:
-            self._arrange()
-        elif self.bias is not None:
-            self.bias = self.bias[rows]
-
-    def _rotation_now(self) -> Tensor:
-        """Factors of the token being fed, [R, 1, group + 1, dim / 2]."""
-        return self.rotation[self.position][:, None]
-
-    def _layer(self, i: int, x: Tensor, rotation: Tensor) -> Tensor:
-        decoder = self.decoder
-        layer = decoder.layers[i]
-        qkv = decoder.project(layer, x, rotation)
-        self.own.write(i, self.used, qkv[:, :, -2], qkv[:, :, -1])
-        keys, values = self.own.read(i, self.used + 1)
-        query = qkv.flatten(0, 1)[:, :-2]
-        score = torch.bmm(query, keys)
-        if self.shared:
-            attended = self._attend_shared(i, query, score, values)
-        else:
-            if self.bias is not None:
-                seen = score.view(len(x), decoder.kv_heads, decoder.group, -1)
-                seen[..., : self.bias.shape[-1]] += self.bias
-            attended = torch.bmm(score.softmax(-1), values)
-        return decoder.finish(layer, x, attended.view(len(x), -1))
-
-    def _attend_shared(self, i: int, query: Tensor, score: Tensor, values: Tensor) -> Tensor:
-        """Attention over the prompt and the row's own tokens under one softmax: [N, group, dim]."""
-        prompt_keys, prompt_values = self.prefix.cache.read(i, self.width)
-        prompt_score = torch.bmm(self._by_prompt(query), prompt_keys)
-        if self.bias is not None:
-            prompt_score.view(*self.bias.shape[:1], -1, self.width).add_(self.bias)
-        weight = torch.cat([self._by_row(prompt_score), score], -1).softmax(-1)
-        out = torch.bmm(self._by_prompt(weight[..., : self.width]), prompt_values)
-        return self._by_row(out).baddbmm_(weight[..., self.width :], values)
-
-    def _arrange(self) -> None:
-        """Find each row's place in a rectangle of prompts × answers; drop prompts without rows."""
-        count = self.group.bincount()
-        prompts = count.nonzero()[:, 0]
-        group, count = ((count > 0).cumsum(0) - 1)[self.group], count[prompts]
-        if len(prompts) < len(self.prefix.length):
-            self.prefix = self.prefix.select(prompts)
-        self.group = group
-        self.width = self.prefix.width
-        bias = self.prefix.bias
-        self.bias = None if bias is None else bias[:, None, : self.width]
-        self.num_prompts, self.num_places = len(prompts), int(count.max())
-        self.place = self.row = None
-        if int(count.min()) < self.num_places:
-            first = count.cumsum(0) - count
-            rank = torch.arange(len(group), device=group.device) - first[group]
-            self.place = group * self.num_places + rank
-            self.row = group.new_zeros(self.num_prompts * self.num_places)
-            self.row[self.place] = torch.arange(len(group), device=group.device)
-
-    def _by_prompt(self, x: Tensor) -> Tensor:
-        """[rows × kv_heads, group, n] to [prompts × kv_heads, places × group, n]."""
-        heads, n = self.decoder.kv_heads, x.shape[-1]
-        x = x.view(-1, heads, *x.shape[1:])
-        if self.row is not None:
-            x = x[self.row]
-        x = x.view(self.num_prompts, self.num_places, *x.shape[1:]).transpose(1, 2)
-        return x.reshape(self.num_prompts * heads, -1, n)
-
-    def _by_row(self, x: Tensor) -> Tensor:
-        """The inverse of `_by_prompt`."""
-        heads, n = self.decoder.kv_heads, x.shape[-1]
-        x = x.view(self.num_prompts, heads, self.num_places, -1, n).transpose(1, 2).flatten(0, 1)
-        if self.place is not None:
-            x = x[self.place]
-        return x.reshape(-1, x.shape[2], n)
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:
