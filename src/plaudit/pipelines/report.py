@@ -198,7 +198,9 @@ def _feedback_rows(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     side = stats.get("first_shown")
     if side:
         ends = contents.interval((side["low"], side["high"]), "share")
-        rows.append(("Answer shown first wins", f"{100 * side['share']:.0f} % ({ends})"))
+        rows.append(
+            ("Answer shown first wins", f"{contents.number(side['share'], 'share')} ({ends})")
+        )
     return rows
 
 

@@ -67,11 +67,11 @@ class PromptChange:
 
 
 def number(value: float | None, kind: str = "score") -> str:
-    """A figure as the report writes it: "score" 0.42, "share" 71 %, "count" 23.4; "" for None."""
+    """A figure as the page writes it: "score" 0.42, "share" 71 %, "count" 23.4; "" for None."""
     if value is None or not math.isfinite(value):
         return ""
     if kind == "share":
-        return f"{100 * value:.0f} %"
+        return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
     if kind == "count":
         return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
     text = f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
@@ -92,7 +92,7 @@ def verdict(summary: Summary, num_prompts: int) -> str:
         judge = "reward model, which it was trained to please,"
     if rate is None:
         return "The answers of the two models were not scored, so this page compares texts only."
-    spread = f" (95 % interval {interval(ends, 'share')})" if ends else ""
+    spread = f" (95\N{NO-BREAK SPACE}% interval {interval(ends, 'share')})" if ends else ""
     start = (
         f"On {num_prompts} held-out prompts, the {judge} rates a new answer above an old one in "
         f"{number(rate, 'share')} of all pairs{spread}"

@@ -3,7 +3,7 @@
 Every figure is drawn twice from one description: as PNG for documents, and as SVG whose text stays
 text and whose colours become the page's CSS variables, so that it follows light and dark. Colours
 are Okabe and Ito's (2008), told apart by all common forms of colour vision; series also differ in
-marker and carry their name beside the line.
+marker and are named beside the line or on a scale of their colour.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 
-PNG_DPI = 180
+PNG_DPI = 160
+
+WIDE, HALF, THIRD = (10.0, 3.7), (4.9, 3.1), (3.4, 2.5)
+"""Inches, in proportion to the page's columns, so that the text is about as large in all."""
 
 FEW_POINTS = 60
 """Up to this many points each gets a dot; beyond it dots would hide the line."""
@@ -117,7 +120,10 @@ def _curve_plot(
             axes.set_ylim(bottom=min(0.0, *values), top=max(*values, 1e-9) * 1.12)
 
     caption = f"{label}: {values[0]:.3g} at the first step, {values[-1]:.3g} at the last."
-    return _plot(name, title, caption[:1].upper() + caption[1:], draw, (3.6, 2.5))
+    caption = caption.replace(" -", " −")
+    return _plot(
+        name, title, caption[:1].upper() + caption[1:], draw, HALF if colour != INK else THIRD
+    )
 
 
 def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> Plot | None:
@@ -136,7 +142,6 @@ def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> P
         axes.set_xlabel("√KL from the starting model, √nats per answer")
         axes.set_ylabel("reward-model score", color=BLUE)
         axes.tick_params(axis="y", labelcolor=BLUE)
-        axes.set_xlim(left=0)
         if not gold and not held_out:
             return
         other = axes.twinx()
@@ -159,7 +164,7 @@ def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> P
         caption += " Open diamonds: gold on held-out prompts before and after, with 95 % intervals."
     if gold or held_out:
         caption += " Where blue still rises and orange falls, the reward model is being exploited."
-    return _plot("overoptimisation", "Score against distance", caption, draw, (7.4, 3.4))
+    return _plot("overoptimisation", "Score against distance", caption, draw, WIDE)
 
 
 def _against_root_kl(rows: Sequence[Row], metric: str) -> tuple[list[float], list[float]]:
@@ -194,7 +199,9 @@ def _reward_model_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> Plot 
             axes.plot(at, held_out, color=BLUE, marker="o", markersize=4.5)
             _beside(axes, at[-1], held_out[-1], "held-out", BLUE)
         if length_only is not None:
-            axes.axhline(float(length_only), color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
+            level, dashes = [float(length_only)] * 2, (0, (4, 3))
+            ends = [steps[0], steps[-1]]
+            axes.plot(ends, level, color=ORANGE, linewidth=1.2, linestyle=dashes)
             _beside(axes, steps[-1], float(length_only), "length alone", ORANGE)
         lowest = min([*values, *held_out, 0.5, *([] if length_only is None else [length_only])])
         axes.set(xlabel="optimiser step", ylabel="pairs ordered as voted", ylim=(lowest - 0.05, 1))
@@ -203,7 +210,7 @@ def _reward_model_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> Plot 
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     caption = "Thin line: training pairs of each step. Ties are left out."
-    return _plot("reward_model", "Learning the reward model", caption, draw, (3.9, 2.7))
+    return _plot("reward_model", "Learning the reward model", caption, draw, HALF)
 
 
 def _calibration_plot(summary: Mapping[str, Any]) -> Plot | None:
@@ -230,7 +237,7 @@ def _calibration_plot(summary: Mapping[str, Any]) -> Plot | None:
     caption = "On the dashed line a prediction means what it says; a dot's area is its pairs."
     if summary.get("calibration_error") is not None:
         caption += f" Expected calibration error {float(summary['calibration_error']):.3f}."
-    return _plot("calibration", "Calibration on held-out pairs", caption, draw, (3.9, 2.7))
+    return _plot("calibration", "Calibration on held-out pairs", caption, draw, HALF)
 
 
 def _distribution_plot(answers: Sequence[Row]) -> Plot | None:
@@ -256,7 +263,7 @@ def _distribution_plot(answers: Sequence[Row]) -> Plot | None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
     caption = f"Grey: before. Blue: after. {len(answers)} answers to held-out prompts each."
-    return _plot("distribution", "Scores of held-out answers", caption, draw, (7.4, 2.7))
+    return _plot("distribution", "Scores of held-out answers", caption, draw, (WIDE[0], 3.0))
 
 
 def judged_by(answers: Sequence[Row]) -> str | None:
@@ -294,18 +301,19 @@ def _plot(
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=PNG_DPI, facecolor="white")
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Plot(name, title, caption, png.getvalue(), _page_svg(svg.getvalue(), name, title))
+    return Plot(name, title, caption, png.getvalue(), _page_svg(svg.getvalue(), title))
 
 
-def _page_svg(svg: str, name: str, title: str) -> str:
+def _page_svg(svg: str, title: str) -> str:
     """The <svg> element alone: labelled, sized by the page, colours as the page's variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="([^"]+)"', head)
     assert box is not None
-    # Groups are numbered alike in every figure; an id may occur once on the page.
-    body = re.sub(r'id="([A-Za-z.]+_\d+)"', rf'id="{name}-\1"', body)
+    # Groups are numbered alike in every figure, and an id may occur once on a page: keep those used.
+    used = {f'id="{name}"' for name in re.findall(r"#([\w.-]+)", body)}
+    body = re.sub(r' ?\bid="[^"]*"', lambda found: found[0] * (found[0].strip() in used), body)
     for colour, variable in CSS_NAMES.items():
         body = body.replace(colour, f"var({variable})")
     body = body.replace("'DejaVu Sans'", "system-ui")
