@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from plaudit.models.safetensors_file import read_tensors
 from plaudit.models.text import TextCodec
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.files import read_json
@@ -170,25 +172,22 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
-        if pickled:
-            raise UserError(
-                f"{folder} holds only pickled weights ({pickled[0]}), which can run code and are "
-                "not read: convert them to safetensors"
-            )
-        raise UserError(f"{folder} has no weights (model.safetensors)")
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        tensors |= read_tensors(file, dtype)
     try:
-        with _no_progress_bars():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        with no_progress_bars():
+            model, report = kind.from_pretrained(
+                None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
             )
-    except SafetensorError as error:
-        raise UserError(f"{folder}: the weights are damaged or cut short ({error})") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except KeyError as error:
+        raise UserError(
+            f"{folder} holds a {config.model_type}, which is not a causal language model"
+        ) from error
+    except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: the weights cannot be loaded: {reason}") from error
     missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
@@ -198,15 +197,37 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
             f"{missing[0]}"
         )
     model.config.use_cache = True
-    # Loaded weights are a map of the file: a copy is aligned, and whatever is written over the file
-    # later cannot reach it.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    model.name_or_path = model.config.name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model; UserError where there are none, or only pickled ones."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = sorted(set(read_json(index)["weight_map"].values()))
+        lost = [name for name in named if not (folder / name).is_file()]
+        if lost:
+            raise UserError(f"{folder} has no {lost[0]}, which its index names")
+        return [folder / name for name in named]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
+    if pickled:
+        raise UserError(
+            f"{folder} holds only pickled weights ({pickled[0]}), which can run code and are "
+            "not read: convert them to safetensors"
+        )
+    raise UserError(f"{folder} has no weights (model.safetensors)")
+
+
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
+    """Keeps transformers' bars off the terminal while the block runs."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
