@@ -114,12 +114,19 @@ def test_several_turns_and_a_system_message_are_rendered_and_readable():
     assert list(ids) == [*ids_of(c.tokenizer, "See you"), c.end_of_turn]
 
 
-def test_a_prompt_made_here_can_be_completed_unless_its_turns_are_lost():
+def test_a_prompt_can_be_completed_in_place_of_its_messages():
     c = codec("chatml")
-    assert c.completion_ids(c.prompt("Hi"), "Hello") == c.completion_ids("Hi", "Hello")
     turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]
-    with pytest.raises(UserError, match="made from several messages"):
-        c.completion_ids(c.prompt(turns), "Hello")
+    for text in ("Hi", turns):
+        assert c.completion_ids(c.prompt(text), "Hello") == c.completion_ids(text, "Hello")
+    # A bare record has lost its messages: fine while its ids are those of its text.
+    for text in ("Hi", turns):
+        bare = Prompt(c.prompt(text).text, c.prompt(text).ids)
+        if text == "Hi":
+            assert c.completion_ids(bare, "Hello") == c.completion_ids("Hi", "Hello")
+        else:
+            with pytest.raises(UserError, match="are not those of its text"):
+                c.completion_ids(bare, "Hello")
 
 
 def test_stop_tokens_come_from_model_tokenizer_and_template():

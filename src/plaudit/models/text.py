@@ -40,6 +40,13 @@ _PROBE = "plaudit-probe"  # an answer that no template can contain by itself
 
 
 @dataclass(frozen=True)
+class TurnsPrompt(Prompt):
+    """A prompt that remembers the messages it was rendered from, so that it can be completed."""
+
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True)
 class TextCodec:
     """A fast tokenizer with its template and what ends an answer.
 
@@ -104,7 +111,7 @@ class TextCodec:
             context=context,
         )
 
-    def prompt(self, text: Text, columns: Mapping[str, Any] | None = None) -> Prompt:
+    def prompt(self, text: Text, columns: Mapping[str, Any] | None = None) -> TurnsPrompt:
         """The prompt's ids, ready for an answer; `text` is one user turn or a list of messages.
 
         `Prompt.text` keeps what a person wrote, without the template. Raises UserError for an
@@ -112,7 +119,8 @@ class TextCodec:
         """
         messages = _messages(text)
         ids = self._encode_start(self._render_prompt(messages))
-        return Prompt(_readable(text, messages), tuple(ids), dict(columns or {}))
+        readable = _readable(text, messages)
+        return TurnsPrompt(readable, tuple(ids), dict(columns or {}), tuple(messages))
 
     def completion_ids(self, prompt: Text | Prompt, completion: str) -> tuple[int, ...]:
         """The token ids of a given answer after `prompt`, with the token that ends the turn.
@@ -163,12 +171,15 @@ class TextCodec:
             )
 
     def _messages_of(self, prompt: Text | Prompt) -> list[Message]:
+        if isinstance(prompt, TurnsPrompt):
+            return list(prompt.messages)
         if not isinstance(prompt, Prompt):
             return _messages(prompt)
         messages = _messages(prompt.text)
         if tuple(self._encode_start(self._render_prompt(messages))) != prompt.ids:
             raise UserError(
-                f"the prompt {_short(prompt.text)} was made from several messages: give those"
+                f"the ids of the prompt {_short(prompt.text)} are not those of its text: give the "
+                "messages it was made from"
             )
         return messages
 
