@@ -35,7 +35,7 @@ _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3
 # Kinds of rotary scaling whose frequencies are fixed when the model is made.
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 # Prompt tokens read in one pass: bounds the memory of a prefill, and the padding in it.
-_PREFILL_TOKENS = 2048
+_PREFILL_TOKENS = 1024
 
 
 def fits(model: PreTrainedModel) -> bool:
