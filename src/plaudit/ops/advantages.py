@@ -53,7 +53,7 @@ def gae(
     # where, not a product: a value after the end may be anything, NaN included.
     ahead = torch.where(terminated, 0.0, gamma * next_value)
     delta = torch.where(mask, reward + ahead - value, 0.0)
-    inside = torch.where(boundary, 0.0, gamma * lam).to(delta.dtype)
+    inside = gamma * lam * (~boundary).to(delta.dtype)
     adv = backward_sum(delta, torch.where(mask, inside, 1.0))
     return torch.where(mask, adv, 0.0)
 

@@ -43,8 +43,9 @@ def discounted_return(
     # where, not a product: a value after the end may be anything, NaN included.
     ahead = torch.where(cut & ~terminated, gamma * next_value, 0.0)
     own = torch.where(mask, reward + ahead, 0.0)
-    carried = torch.where(mask, torch.where(cut, 0.0, gamma).to(own.dtype), 1.0)
-    return torch.where(mask, backward_sum(own, carried), 0.0)
+    inside = gamma * (~cut).to(own.dtype)
+    ret = backward_sum(own, torch.where(mask, inside, 1.0))
+    return torch.where(mask, ret, 0.0)
 
 
 def next_step_value(
