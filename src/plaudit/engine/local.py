@@ -197,7 +197,7 @@ class LocalActor(Policy):
         self.learner.zero_grad()
         for layout in self.backbone.layouts(batch):
             logp, entropy = self.token_stats(layout, batch)
-            loss(list(layout.rows), logp, entropy).backward()
+            torch.autograd.backward(loss(list(layout.rows), logp, entropy))
         grad_norm = self.learner.step(lr=lr)
         self.version += 1
         return {"grad_norm": grad_norm}
@@ -225,9 +225,7 @@ class Scorer:
     ) -> None:
         self.backbone = backbone
         self.top = copy_top(top or backbone.top).requires_grad_(True)
-        self.head = ScalarHead(
-            backbone.width, bias=self.has_bias, dtype=backbone.lm.model.dtype
-        )
+        self.head = ScalarHead(backbone.width, bias=self.has_bias, dtype=backbone.lm.model.dtype)
         named = {f"top.{name}": p for name, p in self.top.named_parameters()}
         named |= {f"head.{name}": p for name, p in self.head.named_parameters()}
         self.learner = Learner(named, adam or AdamConfig())
@@ -259,7 +257,7 @@ class LocalRewardModel(Scorer):
         """One step on `loss(rows, scores [b])`; answers to one prompt stay in one micro-batch."""
         self.learner.zero_grad()
         for layout in self.backbone.layouts(batch):
-            loss(list(layout.rows), self.layout_scores(layout, batch)).backward()
+            torch.autograd.backward(loss(list(layout.rows), self.layout_scores(layout, batch)))
         return {"grad_norm": self.learner.step(lr=lr)}
 
 
@@ -301,7 +299,5 @@ class LocalCritic(Scorer):
     def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:
         self.learner.zero_grad()
         for layout in self.backbone.layouts(batch):
-            loss(list(layout.rows), self.layout_values(layout, batch)).backward()
+            torch.autograd.backward(loss(list(layout.rows), self.layout_values(layout, batch)))
         return {"grad_norm": self.learner.step(lr=lr)}
-
-

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -51,7 +50,9 @@ class PPOConfig(Config):
         2, ge=1, description="Optimiser steps in an epoch; prompts are not split across them."
     )
     lr: float = Field(1e-4, gt=0, description="The actor's first learning rate; falls to 0.")
-    critic_lr: float = Field(1e-4, gt=0, description="The critic's first learning rate; falls to 0.")
+    critic_lr: float = Field(
+        1e-4, gt=0, description="The critic's first learning rate; falls to 0."
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token (Ziegler et al. 2019).")
     lam: float = Field(0.95, ge=0, le=1, description="GAE's decay (Ziegler et al. 2019).")
     clip: float = Field(0.2, gt=0, description="Range of the ratio (Schulman et al. 2017).")
@@ -67,10 +68,12 @@ class PPOConfig(Config):
         description="Nats per answer that β is steered to; none keeps β fixed (Ziegler et al.).",
     )
     kl_horizon: int = Field(
-        1000, ge=1, description="Answers over which β may change by a fifth (Ziegler et al.: 10,000)."
+        1000,
+        ge=1,
+        description="Answers over which β may change by a fifth (Ziegler et al.: 10,000).",
     )
     score_scaling: Literal["none", "running_std"] = Field(
-        "running_std",
+        "none",
         description="Divide scores by their running standard deviation, or leave them.",
     )
     missing_eos_penalty: float = Field(
@@ -84,7 +87,6 @@ class PPOConfig(Config):
         description="Nats per token between old and new policy at which a rollout's updates stop.",
     )
     save_every: int = Field(5, ge=1, description="Steps between checkpoints.")
-    seed: int = Field(0, ge=0, description="Decides prompts, draws and minibatches.")
 
 
 @dataclass
@@ -157,9 +159,12 @@ def ppo(
     reference: Reference,
     reward: Reward,
     prompts: Sequence[Prompt],
+    seed: int,
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Improve `actor` on `prompts`; `saved` is a checkpoint's state to continue from.
+
+    `seed` decides prompts, draws and minibatches.
 
     Yields, for each step, a `Rollout`, a `Step` and a `Checkpoint`; at the end `Done`.
     """
@@ -167,13 +172,11 @@ def ppo(
     if saved is not None:
         start, kl_coef, moments = _restore(saved, actor, critic)
     for step in range(start, config.num_steps):
-        chosen = prompt_batch(
-            len(prompts), step=step, size=config.prompts_per_step, seed=config.seed
-        )
+        chosen = prompt_batch(len(prompts), step=step, size=config.prompts_per_step, seed=seed)
         batch = actor.generate(
             [prompts[i] for i in chosen],
             num_answers=config.answers_per_prompt,
-            seed=int(np.random.SeedSequence((config.seed, 2, step)).generate_state(1)[0]),
+            seed=int(np.random.SeedSequence((seed, 2, step)).generate_state(1)[0]),
         )
         score = reward(batch)
         logp_ref = reference.logprobs(batch)
@@ -187,7 +190,7 @@ def ppo(
         adv = masked_whiten(adv, batch.mask)
 
         fraction = 1.0 - step / config.num_steps
-        update = _update(config, actor, critic, batch, adv, ret, value, step, fraction)
+        update = _update(config, actor, critic, batch, adv, ret, value, step, fraction, seed)
         kl = float(((batch.logp - logp_ref) * batch.mask).sum() / len(batch))
         metrics = {
             **_rollout_metrics(batch, score, judged, kl, kl_coef),
@@ -220,6 +223,7 @@ def _update(
     value_old: Tensor,
     step: int,
     fraction: float,
+    seed: int,
 ) -> dict[str, float]:
     """The gradient steps on one rollout; sums over tokens become means in the metrics."""
     totals: dict[str, float] = {}
@@ -233,7 +237,7 @@ def _update(
             config.prompts_per_step,
             config.answers_per_prompt,
             number=config.num_minibatches,
-            key=(config.seed, 3, step, epoch),
+            key=(seed, 3, step, epoch),
         )
         for rows in parts:
             if stopped:

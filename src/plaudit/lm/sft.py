@@ -32,7 +32,6 @@ class SFTConfig(Config):
     batch_size: int = Field(16, ge=1, description="Examples in one optimiser step.")
     lr: float = Field(1e-4, gt=0, description="First learning rate; falls linearly to 0.")
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
-    seed: int = Field(0, ge=0, description="Decides the order of the examples.")
 
 
 def demonstrations(
@@ -62,6 +61,7 @@ def sft(
     actor: Actor,
     data: Trajectories,
     held_out: Trajectories | None = None,
+    seed: int,
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Train `actor` on `data`; `saved` is a checkpoint's state to continue from."""
@@ -75,7 +75,7 @@ def sft(
         start = int(facts["step"])
     for step in range(start, total):
         epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng((config.seed, epoch)).permutation(size)
+        order = np.random.default_rng((seed, epoch)).permutation(size)
         rows = order[place * config.batch_size : (place + 1) * config.batch_size].tolist()
         batch = data.select(rows)
         denominator = batch.mask.sum()

@@ -102,9 +102,15 @@ def pack(batch: Trajectories, groups: Sequence[int] | None = None, *, pad_id: in
             at += n
             i += 1
     device = batch.answer.device
-    fields = (token, position, segment, own, before, last, answer, mask)
     return Layout(
-        *(x.to(device) for x in fields),
+        token=token.to(device),
+        position=position.to(device),
+        segment=segment.to(device),
+        own=own.to(device),
+        before=before.to(device),
+        last=last.to(device),
+        answer=answer.to(device),
+        mask=mask.to(device),
         rows=tuple(rows),
         prompt_lengths=tuple(len(ids) for ids in prompts),
         groups=tuple(chosen),

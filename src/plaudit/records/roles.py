@@ -34,9 +34,7 @@ class Actor(Stateful, Protocol):
     version: int
     """How many updates the weights have had; trajectories carry it."""
 
-    def generate(
-        self, prompts: Sequence[Prompt], *, num_answers: int, seed: int
-    ) -> Trajectories:
+    def generate(self, prompts: Sequence[Prompt], *, num_answers: int, seed: int) -> Trajectories:
         """`num_answers` answers to each prompt, grouped by prompt, from the current weights."""
         ...
 

@@ -1,6 +1,6 @@
 """Rewards that are functions of texts: any callable a user names, checked at every call.
 
-    reward(prompts, completions, **columns) -> one finite number for each completion
+reward(prompts, completions, **columns) -> one finite number for each completion
 """
 
 from __future__ import annotations

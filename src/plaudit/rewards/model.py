@@ -44,7 +44,6 @@ class RewardModelConfig(Config):
         0.01, ge=0, description="Weight of (s_a + s_b)², which keeps scores near 0 (2312.09244)."
     )
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
-    seed: int = Field(0, ge=0, description="Decides the order of the prompts.")
 
 
 class ScoreLearner(Stateful, Protocol):
@@ -52,9 +51,7 @@ class ScoreLearner(Stateful, Protocol):
 
     def __call__(self, batch: Trajectories) -> Tensor: ...
 
-    def update(
-        self, batch: Trajectories, loss: ValueLoss, *, lr: float
-    ) -> Mapping[str, float]: ...
+    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ def fit_reward_model(
     batch: Trajectories,
     pairs: Pairs,
     held_out: tuple[Trajectories, Pairs] | None = None,
+    seed: int,
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Teach `model` the comparisons; `saved` is a checkpoint's state to continue from."""
@@ -104,7 +102,7 @@ def fit_reward_model(
         start = int(facts["step"])
     for step in range(start, total):
         epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(with_pairs))
+        order = np.random.default_rng((seed, epoch)).permutation(len(with_pairs))
         dealt = order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
         chosen = {with_pairs[i] for i in dealt}
         rows = [row for row, g in enumerate(group) if g in chosen]

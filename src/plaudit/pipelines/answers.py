@@ -1,0 +1,103 @@
+"""Drawing answers to many prompts, in chunks, so that a killed job loses one chunk at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
+from plaudit.records.roles import Actor
+from plaudit.records.types import Prompt, Trajectories
+
+if TYPE_CHECKING:
+    from plaudit.models.text import TextCodec
+
+ROWS = 128
+"""Answers drawn at a time: the matrix products of a decode step are efficient from 64 rows on."""
+
+NAMES = ("answer", "mask", "logp", "terminated")
+
+
+def draw_answers(
+    actor: Actor,
+    prompts: Sequence[Prompt],
+    *,
+    num_answers: int,
+    seed: int,
+    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+) -> Iterator[Event]:
+    """`num_answers` answers to each prompt; the last checkpoint's arrays hold them all.
+
+    Read them back with `answers_from`.
+    """
+    size = max(1, ROWS // num_answers)
+    starts = range(0, len(prompts), size)
+    arrays: dict[str, Tensor] = {}
+    begin = 0
+    if saved is not None:
+        arrays, begin = dict(saved[0]), int(saved[1]["step"])
+    for step in range(begin, len(starts)):
+        chunk = prompts[starts[step] : starts[step] + size]
+        key = np.random.SeedSequence((seed, 4, step)).generate_state(1)[0]
+        batch = actor.generate(chunk, num_answers=num_answers, seed=int(key))
+        arrays = _joined(arrays, {name: getattr(batch, name) for name in NAMES})
+        yield Rollout(step + 1, _samples(batch), {})
+        metrics = {
+            "answer/length": float(batch.mask.sum() / len(batch)),
+            "answer/finished": float(batch.terminated.float().mean()),
+            "policy/nll": float(-(batch.logp * batch.mask).sum() / batch.mask.sum()),
+        }
+        yield Step(step + 1, len(starts), metrics)
+        kept = arrays
+        yield Checkpoint(
+            step + 1,
+            lambda kept=kept, at=step + 1: (kept, {"step": at}),  # type: ignore[misc]
+        )
+    yield Done(len(starts))
+
+
+def answers_from(
+    arrays: Mapping[str, Tensor],
+    prompts: Sequence[Prompt],
+    *,
+    num_answers: int,
+    codec: TextCodec,
+) -> Trajectories:
+    """The answers that `draw_answers` kept, grouped by prompt."""
+    rows = zip(arrays["answer"].tolist(), arrays["mask"].sum(1).tolist(), strict=True)
+    return Trajectories(
+        prompts=tuple(prompts),
+        group=torch.arange(len(prompts)).repeat_interleave(num_answers),
+        answer=arrays["answer"],
+        mask=arrays["mask"],
+        logp=arrays["logp"],
+        terminated=arrays["terminated"],
+        texts=tuple(codec.decode(ids[:n]) for ids, n in rows),
+    )
+
+
+def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows of both, the shorter answers padded as the longer chunk's width asks for."""
+    if not first:
+        return dict(second)
+    width = max(first["answer"].shape[1], second["answer"].shape[1])
+    joined = {}
+    for name in NAMES:
+        parts = [first[name], second[name]]
+        if parts[0].dim() == 2:
+            parts = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in parts]
+        joined[name] = torch.cat(parts)
+    return joined
+
+
+def _samples(batch: Trajectories) -> list[dict[str, Any]]:
+    groups = batch.group.tolist()
+    first = {g: row for row, g in reversed(list(enumerate(groups)))}
+    return [
+        {"prompt": batch.prompts[g].text, "completion": batch.texts[row]}
+        for g, row in sorted(first.items())
+    ][:2]

@@ -1,0 +1,142 @@
+"""What changed: the same held-out prompts answered before and after, judged alike.
+
+Gold scores come from whoever the job calls gold (the noiseless rule behind the raters); the reward
+model's own scores are reported beside them, since it is the gap between the two that shows
+over-optimisation. Fluency is perplexity under the starting model; repetition is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from plaudit.pipelines.opinions import Opinions
+from plaudit.pipelines.statistics import (
+    calibration,
+    matched_distinct_n,
+    mean_interval,
+    pair_accuracy,
+    repetition,
+    win_rate,
+)
+from plaudit.records.types import Trajectories
+
+Gold = Callable[[Sequence[str], Sequence[str], dict[str, list[Any]]], list[float]]
+"""gold(prompts, completions, columns) -> one score each."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's answers to the held-out prompts, with every judgement of them."""
+
+    batch: Trajectories
+    reward: Tensor
+    logp_ref: Tensor
+    gold: list[float] | None
+
+    @property
+    def kl(self) -> Tensor:
+        """Σ_t (log π − log π_ref) of each answer, nats: its mean estimates KL(π‖π_ref)."""
+        return ((self.batch.logp - self.logp_ref) * self.batch.mask).sum(1)
+
+
+def gold_scores(gold: Gold | None, batch: Trajectories) -> list[float] | None:
+    """The gold rater's score of every answer, or None where the job has no gold rater."""
+    if gold is None:
+        return None
+    prompts = [batch.prompts[g].text for g in batch.group.tolist()]
+    return gold(prompts, batch.texts, batch.columns())
+
+
+def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
+    """Held-out accuracy with its interval, calibration, and what length alone would have had."""
+    pairs, batch, groups = held_out.pairs, held_out.batch, held_out.groups()
+    a, b = list(pairs.a), list(pairs.b)
+    share = np.array(pairs.share)
+    said = np.where(share > 0.5, 1.0, np.where(share < 0.5, 0.0, 0.5))
+    margin = (scores[a] - scores[b]).double().numpy()
+    length = batch.mask.sum(1)
+    longer = (length[a] - length[b]).double().numpy()
+    accuracy = pair_accuracy(margin, said, groups)
+    by_length = pair_accuracy(longer, said, groups)
+    by_shortness = pair_accuracy(-longer, said, groups)
+    decided = said != 0.5
+    reliable = calibration(1 / (1 + np.exp(-margin[decided])), said[decided])
+    return {
+        "reward_model_accuracy": accuracy.value,
+        "reward_model_accuracy_interval": [accuracy.low, accuracy.high],
+        # Whichever of "longer is better" and "shorter is better" does better: a fair opponent.
+        "length_only_accuracy": max(by_length.value, by_shortness.value),
+        "longer_is_better_accuracy": by_length.value,
+        "length_correlation": _correlation(scores, length),
+        "calibration_error": reliable.error,
+        "calibration": [asdict(row) for row in reliable.table],
+        "held_out_comparisons": int(decided.sum()),
+    }
+
+
+def compare_sides(before: Side, after: Side) -> dict[str, Any]:
+    """The summary's figures; keys without a gold rater hold None."""
+    groups = before.batch.group.tolist()
+    figures: dict[str, Any] = dict.fromkeys(("win_rate", "win_rate_interval", "gold_before", "gold_after"))
+    for name, x, y in (
+        ("", before.gold, after.gold),
+        ("reward_", before.reward.tolist(), after.reward.tolist()),
+    ):
+        if x is None or y is None:
+            continue
+        rate = win_rate(x, y, groups)
+        figures[f"{name}win_rate"] = rate.value
+        figures[f"{name}win_rate_interval"] = [rate.low, rate.high]
+        for side, values in (("before", x), ("after", y)):
+            mean = mean_interval(values, groups)
+            stem = "gold" if not name else "reward"
+            figures[f"{stem}_{side}"] = mean.value
+            figures[f"{stem}_{side}_interval"] = [mean.low, mean.high]
+    kl = mean_interval(after.kl.double().numpy(), groups)
+    figures["kl"] = kl.value
+    figures["kl_interval"] = [kl.low, kl.high]
+    texts = (before.batch.texts, after.batch.texts)
+    for n, stem in ((1, "distinct_1"), (2, "distinct")):
+        first, second = matched_distinct_n(*texts, n)
+        figures[f"{stem}_before"], figures[f"{stem}_after"] = first, second
+    for name, whole in (("before", before), ("after", after)):
+        figures |= {f"{k}_{name}": v for k, v in _side_figures(whole).items()}
+    return figures
+
+
+def _side_figures(side: Side) -> dict[str, float]:
+    mask = side.batch.mask
+    nll = float(-(side.logp_ref[mask]).double().mean())
+    return {
+        "length": float(mask.sum() / len(side.batch)),
+        "finished": float(side.batch.terminated.double().mean()),
+        "perplexity": math.exp(nll),
+        "repetition": float(np.mean([repetition(text) for text in side.batch.texts])),
+    }
+
+
+def answer_rows(before: Side, after: Side) -> list[dict[str, Any]]:
+    """Answers side by side, the i-th to a prompt before beside the i-th after, for people."""
+    rows = []
+    for i, g in enumerate(before.batch.group.tolist()):
+        row: dict[str, Any] = {"prompt": before.batch.prompts[g].text}
+        for name, side in (("before", before), ("after", after)):
+            row[name] = side.batch.texts[i]
+            row[f"gold_{name}"] = None if side.gold is None else side.gold[i]
+            row[f"reward_{name}"] = float(side.reward[i])
+            row[f"kl_{name}"] = float(side.kl[i])
+        rows.append(row)
+    return rows
+
+
+def _correlation(scores: Tensor, length: Tensor) -> float:
+    x, y = scores.double().numpy(), length.double().numpy()
+    if x.std() == 0 or y.std() == 0:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])

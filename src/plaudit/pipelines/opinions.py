@@ -1,0 +1,189 @@
+"""From answers to opinions of them, and from opinions to what a reward model learns from.
+
+Pairs of answers to one prompt become items of the feedback store; raters compare them; comparisons
+that stand become index pairs over a batch of answers. Comparisons of texts that nobody drew here
+(imported ones) are tokenised once and join the batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from plaudit.feedback.entries import Comparison, Item, Segment, comparison_vote, plain_text
+from plaudit.feedback.raters import Rater
+from plaudit.feedback.store import FeedbackStore
+from plaudit.lm.sft import demonstrations
+from plaudit.records.errors import UserError
+from plaudit.records.events import Done, Event, Step
+from plaudit.records.types import Prompt, Trajectories
+from plaudit.rewards.model import Pairs
+
+if TYPE_CHECKING:
+    from plaudit.models.text import TextCodec
+
+PROMPTS_PER_TRANSACTION = 8
+
+
+def pair_items(
+    batch: Trajectories, *, pairs_per_prompt: int, split: str, model: str, seed: int
+) -> list[Item]:
+    """Pairs of different answers to each prompt, drawn without replacement, sides at random.
+
+    An item's columns say which rows of `batch` it shows and to which `split` its prompt belongs.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, g in enumerate(batch.group.tolist()):
+        rows_of.setdefault(g, []).append(row)
+    items = []
+    for g, rows in rows_of.items():
+        rng = np.random.default_rng((seed, 5, g))
+        possible = [
+            (a, b)
+            for a, b in itertools.combinations(rows, 2)
+            if batch.texts[a].strip() != batch.texts[b].strip()
+            and batch.texts[a].strip()
+            and batch.texts[b].strip()
+        ]
+        order = rng.permutation(len(possible))[:pairs_per_prompt]
+        for k in sorted(order.tolist()):
+            pair = possible[k] if rng.random() < 0.5 else possible[k][::-1]
+            segments = tuple(Segment(batch.texts[row], model=model) for row in pair)
+            columns = {"split": split, "rows": list(pair)}
+            key = f"{split}-{g}-{min(pair)}-{max(pair)}"
+            items.append(Item(key, batch.prompts[g].text, segments, columns))
+    return items
+
+
+def collect_votes(
+    store: FeedbackStore,
+    items: Sequence[Item],
+    raters: Sequence[Rater],
+    *,
+    votes_per_pair: int,
+    seed: int,
+) -> Iterator[Event]:
+    """Show every item to `votes_per_pair` of the raters, chosen at random.
+
+    Keys are functions of item and rater, so that repeating a killed stage adds what is missing and
+    nothing twice.
+    """
+    size = max(1, len(items) // PROMPTS_PER_TRANSACTION)
+    starts = range(0, len(items), size)
+    ties = votes = 0
+    for step, start in enumerate(starts):
+        with store.batch():
+            chunk = items[start : start + size]
+            store.add_items(chunk)
+            cast = []
+            for k, item in enumerate(chunk, start):
+                rng = np.random.default_rng((seed, 6, k))
+                for i in rng.permutation(len(raters))[:votes_per_pair].tolist():
+                    rater = raters[i]
+                    shown = "ab" if rng.random() < 0.5 else "ba"
+                    a, b = item.segments
+                    said = rater.compare(item.prompt, a.text, b.text)
+                    key = f"{item.key}-{rater.name}"
+                    cast.append(
+                        comparison_vote(item.key, rater.name, said, key=key, order_shown=shown)
+                    )
+                    ties += said == "tie"
+                    votes += 1
+            store.add_votes(cast)
+        metrics = {"feedback/votes": float(votes), "feedback/ties": ties / max(votes, 1)}
+        yield Step(step + 1, len(starts), metrics)
+    yield Done(len(starts), {"votes": float(votes), "ties": ties / max(votes, 1)})
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Answers, comparisons between them, and the prompt of each comparison."""
+
+    batch: Trajectories
+    pairs: Pairs
+
+    def groups(self) -> list[int]:
+        group = self.batch.group.tolist()
+        return [group[row] for row in self.pairs.a]
+
+
+def opinions_on(batch: Trajectories, comparisons: Sequence[Comparison], *, split: str) -> Opinions:
+    """Comparisons of rows of `batch`, all votes on a pair joined into one share."""
+    tally: dict[tuple[int, int], list[float]] = {}
+    for c in comparisons:
+        if c.columns.get("split") != split or c.preference == "both_bad":
+            continue
+        rows = c.columns["rows"]
+        pair = (int(rows[c.positions[0]]), int(rows[c.positions[1]]))
+        tally.setdefault(pair, []).append({"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference])
+    shares = {pair: sum(votes) / len(votes) for pair, votes in tally.items()}
+    return Opinions(
+        batch,
+        Pairs(tuple(a for a, _ in shares), tuple(b for _, b in shares), tuple(shares.values())),
+    )
+
+
+def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Opinions:
+    """Comparisons of texts from elsewhere: each different answer is tokenised once.
+
+    Answers to the same prompt form one group. Raises `UserError` where nothing is decided.
+    """
+    answers: dict[str, dict[str, int]] = {}
+    cast: list[tuple[str, str, str, float]] = []
+    for c in comparisons:
+        if c.preference == "both_bad":
+            continue
+        prompt, a, b = plain_text(c.prompt), plain_text(c.a), plain_text(c.b)
+        known = answers.setdefault(prompt, {})
+        for text in (a, b):
+            known.setdefault(text, len(known))
+        cast.append((prompt, a, b, {"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference]))
+    if not cast:
+        raise UserError("the feedback store holds no comparison that a reward model can learn from")
+    examples: list[tuple[Prompt, tuple[int, ...]]] = []
+    texts: list[str] = []
+    group: list[int] = []
+    first: dict[str, int] = {}
+    for g, (text, known) in enumerate(answers.items()):
+        asked = codec.prompt(text)
+        first[text] = len(examples)
+        for answer in known:
+            examples.append((asked, codec.completion_ids(asked, answer)))
+            texts.append(answer)
+            group.append(g)
+    whole = demonstrations(examples, pad_id=codec.pad_id)
+    batch = replace(
+        whole,
+        prompts=tuple(examples[first[text]][0] for text in answers),
+        group=torch.tensor(group),
+        texts=tuple(texts),
+    )
+    rows = [(first[p] + answers[p][a], first[p] + answers[p][b], share) for p, a, b, share in cast]
+    return Opinions(
+        batch,
+        Pairs(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows)),
+    )
+
+
+def split_opinions(opinions: Opinions, *, share: float, seed: int) -> tuple[Opinions, Opinions]:
+    """(training, held-out) opinions: whole prompts are held out, never single comparisons."""
+    num = len(opinions.batch.prompts)
+    num_held = max(1, round(share * num))
+    if num < 2:
+        raise UserError(
+            "comparisons of one prompt cannot be split into training and held-out prompts: "
+            "give comparisons of at least 2 prompts"
+        )
+    order = np.random.default_rng((seed, 7)).permutation(num)
+    held = set(order[:num_held].tolist())
+    parts = []
+    for wanted in (False, True):
+        group = opinions.batch.group.tolist()
+        rows = [row for row, g in enumerate(group) if (g in held) == wanted]
+        parts.append(Opinions(opinions.batch.select(rows), opinions.pairs.among(rows)))
+    return parts[0], parts[1]

@@ -1,0 +1,455 @@
+"""The main job: take a chat model and people's opinions of its answers, and make it better.
+
+    (SFT) → answers → feedback → reward model → PPO → answers again → what changed
+
+Each stage is one call below; what is done is kept in the run folder and never repeated. One frozen
+trunk serves the actor, the reference, the critic and the reward model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from plaudit.engine.learner import AdamConfig
+from plaudit.engine.local import (
+    LocalActor,
+    LocalCritic,
+    LocalReference,
+    LocalRewardModel,
+    SharedBackbone,
+)
+from plaudit.feedback.raters import Rater, RuleRater, gold_score, simulated_annotators
+from plaudit.feedback.stats import feedback_stats
+from plaudit.feedback.store import FeedbackStore
+from plaudit.lm.ppo import PPOConfig, ppo
+from plaudit.lm.sft import SFTConfig, demonstrations, sft
+from plaudit.models.load import load_language_model
+from plaudit.models.save import save_classifier, save_language_model
+from plaudit.pipelines.answers import answers_from, draw_answers
+from plaudit.pipelines.drive import Progress
+from plaudit.pipelines.evaluation import (
+    Gold,
+    Side,
+    answer_rows,
+    compare_sides,
+    gold_scores,
+    reward_model_figures,
+)
+from plaudit.pipelines.opinions import (
+    Opinions,
+    collect_votes,
+    opinions_of_texts,
+    opinions_on,
+    pair_items,
+    split_opinions,
+)
+from plaudit.pipelines.report import write_report
+from plaudit.pipelines.stages import Stages
+from plaudit.records.columns import read_rows, rename_columns, require_columns
+from plaudit.records.config import Config
+from plaudit.records.errors import UserError
+from plaudit.records.interrupt import Interrupt, Interrupted
+from plaudit.records.runs import RunFolder
+from plaudit.records.sampling import Sampling
+from plaudit.records.types import Prompt, Trajectories
+from plaudit.rewards.functions import checked_scores, load_reward_function
+from plaudit.rewards.model import RewardModelConfig, fit_reward_model
+
+DEMO_PROMPTS = Path(__file__).parent.parent / "recipes" / "prompts_demo.jsonl"
+"""Sixty-four prompts of our own; the last sixteen are held out by the default recipe."""
+
+MIN_COMPARISONS = 20
+"""Fewer decided comparisons than this teach a reward model nothing but noise."""
+
+
+class FeedbackConfig(Config):
+    """Who compares which answers."""
+
+    source: Literal["annotators", "reward", "file", "people"] | None = Field(
+        None,
+        description=(
+            "annotators: simulated with real human disagreement over sentiment; reward: the reward "
+            "function; file: comparisons from `file`; people: stop and wait for votes in the "
+            "store. None: the reward function if there is one, else annotators."
+        ),
+    )
+    file: str | None = Field(
+        None,
+        description="Comparisons to learn from: JSONL or Parquet with prompt, chosen, rejected.",
+    )
+    store: str | None = Field(
+        None, description="Path or URL of the feedback store; none puts it in the run folder."
+    )
+    answers_per_prompt: int = Field(
+        16, ge=2, description="Answers drawn for each prompt, from which pairs are made."
+    )
+    pairs_per_prompt: int = Field(24, ge=1, description="Pairs of answers compared per prompt.")
+    votes_per_pair: int = Field(
+        2, ge=1, description="Annotators who see a pair; two or more allow agreement figures."
+    )
+    num_annotators: int = Field(10, ge=1, description="Simulated annotators.")
+
+
+class RLHFConfig(Config):
+    """The whole job; its defaults are the demo."""
+
+    model: str = Field(
+        "smollm2",
+        description="A Hugging Face folder, a GGUF file, a hub id, or smollm2 (the embedded model).",
+    )
+    prompts: str = Field(
+        "demo", description="JSONL or Parquet with a prompt column, or demo (prompts of our own)."
+    )
+    reward: str | None = Field(
+        None,
+        description="Rule that judges answers, module:function or file.py:function; none: sentiment.",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Names of columns in your files: prompt=question."
+    )
+    template: str | None = Field(
+        None, description="A chat template file for a model without one, or none for plain text."
+    )
+    num_held_out: int = Field(
+        16, ge=2, description="Prompts at the end of the file that are never trained on."
+    )
+    num_top_layers: int = Field(
+        6, ge=1, description="Layers trained, from the top; all roles share the frozen rest."
+    )
+    sampling: Sampling = Field(
+        Sampling(max_new_tokens=32), description="How answers are drawn, here and in PPO."
+    )
+    demonstrations: str | None = Field(
+        None, description="Wanted answers (prompt, completion) to fine-tune on first; none: no SFT."
+    )
+    feedback: FeedbackConfig = Field(FeedbackConfig(), description="Who compares which answers.")
+    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning.")
+    reward_model: RewardModelConfig = Field(RewardModelConfig(), description="The reward model.")
+    ppo: PPOConfig = Field(PPOConfig(), description="The policy's improvement.")
+    adam: AdamConfig = Field(AdamConfig(), description="The optimiser of every role.")
+    seed: int = Field(0, ge=0, description="Decides every draw, order and side of the job.")
+
+
+def run_rlhf(
+    config: RLHFConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
+) -> dict[str, Any]:
+    """Run or continue the job in `run`; returns the summary."""
+    return _Job(config, Stages(run, progress, interrupt)).run()
+
+
+@dataclass
+class _Job:
+    """The job's parts, made when first needed, and its stages in order."""
+
+    config: RLHFConfig
+    stages: Stages
+
+    def run(self) -> dict[str, Any]:
+        config = self.config
+        self._check_sources()
+        train, held_out = self.prompts
+        if config.demonstrations is not None:
+            self._fine_tune(config.demonstrations)
+        reference = LocalReference(self.backbone, config.sampling)
+        before = self._draw("answers_train", train), self._draw("answers_held_out", held_out)
+        learn, judge = self._opinions(*before)
+        reward_model, figures = self._reward_model(learn, judge)
+        scores = reward_model(before[0])
+        unit = _Standardised(reward_model, float(scores.mean()), float(scores.std()))
+        self._improve(unit, reference, train)
+        after = self._draw("answers_after", held_out)
+        sides = [
+            Side(
+                batch, reward_model(batch), reference.logprobs(batch), gold_scores(self.gold, batch)
+            )
+            for batch in (before[1], after)
+        ]
+        summary = {**figures, **compare_sides(*sides), "feedback": self._feedback_figures()}
+        return self._conclude(summary, sides, reward_model)
+
+    # --- what the stages share
+
+    @cached_property
+    def backbone(self) -> SharedBackbone:
+        lm = load_language_model(self.config.model, template=self.config.template)
+        return SharedBackbone(lm, num_top_layers=self.config.num_top_layers)
+
+    @cached_property
+    def actor(self) -> LocalActor:
+        return LocalActor(self.backbone, self.config.sampling, adam=self.config.adam)
+
+    @cached_property
+    def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
+        """(training prompts, held-out prompts), each short enough for the model."""
+        path = str(DEMO_PROMPTS) if self.config.prompts == "demo" else self.config.prompts
+        rows = rename_columns(read_rows(path), self.config.columns)
+        require_columns(rows, ["prompt"], path)
+        num, held = len(rows), self.config.num_held_out
+        if num <= held:
+            raise UserError(
+                f"{path} has {num} prompts, of which num_held_out={held} would be held out: "
+                "give more prompts or a smaller num_held_out"
+            )
+        codec = self.backbone.lm.codec
+        prompts: list[Prompt] = []
+        for row in rows:
+            extra = {k: v for k, v in row.items() if k != "prompt"}
+            prompts.append(codec.prompt(row["prompt"], extra))
+        for i, prompt in enumerate(prompts, 1):
+            codec.fits(prompt, self.config.sampling.max_new_tokens, row=i)
+        return prompts[: num - held], prompts[num - held :]
+
+    @property
+    def source(self) -> str:
+        if self.config.feedback.source is not None:
+            return self.config.feedback.source
+        return "reward" if self.config.reward is not None else "annotators"
+
+    @cached_property
+    def gold(self) -> Gold | None:
+        """The noiseless judge behind the raters; none where only people or a file judged."""
+        name = self.config.reward
+        if name is not None:
+            function = load_reward_function(name)
+            return lambda p, c, columns: checked_scores(function, p, c, columns, name=name)
+        if self.source == "annotators":
+            return lambda p, c, columns: [gold_score(text) for text in c]
+        return None
+
+    @cached_property
+    def store(self) -> FeedbackStore:
+        return FeedbackStore(self.config.feedback.store or self.stages.run.path / "feedback.sqlite")
+
+    def _check_sources(self) -> None:
+        """What can be refused is refused before anything long begins."""
+        if self.source == "reward" and self.config.reward is None:
+            raise UserError("feedback.source is reward, but no reward is named: give --reward")
+        if self.source == "file" and self.config.feedback.file is None:
+            raise UserError("feedback.source is file, but feedback.file names none")
+        _ = self.gold
+        if self.source == "annotators":
+            simulated_annotators(1, self.config.seed)
+
+    # --- stages
+
+    def _fine_tune(self, path: str) -> None:
+        rows = rename_columns(read_rows(path), self.config.columns)
+        require_columns(rows, ["prompt", "completion"], path)
+        codec = self.backbone.lm.codec
+        examples = []
+        for row in rows:
+            prompt = codec.prompt(row["prompt"])
+            examples.append((prompt, codec.completion_ids(prompt, row["completion"])))
+        data = self.backbone.keep_hidden(demonstrations(examples, pad_id=codec.pad_id))
+        kept = self.stages.take(
+            "sft",
+            lambda saved: sft(
+                self.config.sft, actor=self.actor, data=data, seed=self.config.seed, saved=saved
+            ),
+            keep=lambda name: name.startswith("actor.weight."),
+            headline=["loss", "lr"],
+        )
+        self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
+
+    def _draw(self, name: str, prompts: Sequence[Prompt]) -> Trajectories:
+        num = self.config.feedback.answers_per_prompt
+        kept = self.stages.take(
+            name,
+            lambda saved: draw_answers(
+                self.actor, prompts, num_answers=num, seed=self.config.seed, saved=saved
+            ),
+            headline=["answer/length", "answer/finished", "policy/nll"],
+        )
+        return answers_from(kept.arrays, prompts, num_answers=num, codec=self.backbone.lm.codec)
+
+    def _opinions(self, train: Trajectories, held_out: Trajectories) -> tuple[Opinions, Opinions]:
+        """(to learn from, to judge the reward model by), from whatever the source is."""
+        config = self.config.feedback
+        if self.source == "file":
+            from plaudit.feedback.exchange import import_comparisons
+
+            assert config.file is not None
+            import_comparisons(self.store, config.file, columns=self.config.columns)
+            return self._split_texts()
+        items = [
+            item
+            for split, batch in (("train", train), ("held_out", held_out))
+            for item in pair_items(
+                batch,
+                pairs_per_prompt=config.pairs_per_prompt,
+                split=split,
+                model=self.config.model,
+                seed=self.config.seed,
+            )
+        ]
+        if not items:
+            raise UserError(
+                "all answers to each prompt are equal, so there is nothing to compare: "
+                "raise the sampling temperature"
+            )
+        if self.source == "people":
+            self._wait_for_people(items)
+        else:
+            self.stages.take(
+                "feedback",
+                lambda saved: collect_votes(
+                    self.store,
+                    items,
+                    self._raters(),
+                    votes_per_pair=config.votes_per_pair,
+                    seed=self.config.seed,
+                ),
+                headline=["feedback/votes", "feedback/ties"],
+            )
+        comparisons = self.store.comparisons()
+        if not all("rows" in c.columns for c in comparisons):
+            return self._split_texts()
+        learn = opinions_on(train, comparisons, split="train")
+        judge = opinions_on(held_out, comparisons, split="held_out")
+        _require_decided(learn, "training")
+        _require_decided(judge, "held-out", at_least=1)
+        return learn, judge
+
+    def _split_texts(self) -> tuple[Opinions, Opinions]:
+        opinions = opinions_of_texts(self.store.comparisons(), self.backbone.lm.codec)
+        learn, judge = split_opinions(opinions, share=0.2, seed=self.config.seed)
+        _require_decided(learn, "training")
+        _require_decided(judge, "held-out", at_least=1)
+        return learn, judge
+
+    def _raters(self) -> Sequence[Rater]:
+        if self.source == "annotators":
+            return simulated_annotators(self.config.feedback.num_annotators, self.config.seed)
+        name = self.config.reward
+        assert name is not None
+        return [RuleRater(name, load_reward_function(name))]
+
+    def _wait_for_people(self, items: Sequence[Any]) -> None:
+        self.store.add_items(items)
+        if len(self.store.comparisons()) < MIN_COMPARISONS:
+            raise Interrupted(
+                f"{len(items)} pairs wait for people's votes in {self.store.name}; "
+                f"continue once there are at least {MIN_COMPARISONS} comparisons"
+            )
+
+    def _feedback_figures(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        return asdict(feedback_stats(self.store))
+
+    def _reward_model(
+        self, learn: Opinions, judge: Opinions
+    ) -> tuple[LocalRewardModel, dict[str, Any]]:
+        model = LocalRewardModel(self.backbone, adam=self.config.adam)
+        learned = Opinions(self.backbone.keep_hidden(learn.batch), learn.pairs)
+        judged = Opinions(self.backbone.keep_hidden(judge.batch), judge.pairs)
+        kept = self.stages.take(
+            "reward_model",
+            lambda saved: fit_reward_model(
+                self.config.reward_model,
+                model=model,
+                batch=learned.batch,
+                pairs=learned.pairs,
+                held_out=(judged.batch, judged.pairs),
+                seed=self.config.seed,
+                saved=saved,
+            ),
+            keep=lambda name: name.startswith("model.weight."),
+            headline=["loss", "accuracy", "eval/accuracy"],
+        )
+        model.restore(_without("model.", kept.arrays), {})
+        model.top.requires_grad_(False)
+        return model, reward_model_figures(model(judged.batch), judged)
+
+    def _improve(
+        self, reward: _Standardised, reference: LocalReference, prompts: Sequence[Prompt]
+    ) -> None:
+        critic = LocalCritic.from_reward_model(
+            reward.model, scale=1 / reward.std, shift=reward.mean, adam=self.config.adam
+        )
+        kept = self.stages.take(
+            "ppo",
+            lambda saved: ppo(
+                self.config.ppo,
+                actor=self.actor,
+                critic=critic,
+                reference=reference,
+                reward=reward,
+                prompts=prompts,
+                seed=self.config.seed,
+                saved=saved,
+            ),
+            keep=lambda name: name.startswith("actor.weight."),
+            headline=["objective/scores", "objective/kl", "answer/length"],
+        )
+        self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
+
+    def _conclude(
+        self, summary: dict[str, Any], sides: Sequence[Side], reward_model: LocalRewardModel
+    ) -> dict[str, Any]:
+        run, lm = self.stages.run, self.backbone.lm
+        save_language_model(run.path / "model", lm.model, lm.codec)
+        top = {f"{k}": v for k, v in reward_model.top.base.state_dict().items()}
+        save_classifier(
+            run.path / "reward_model",
+            lm.model,
+            lm.codec,
+            score_weight=reward_model.head.weight.detach(),
+            layers_state=_classifier_layers(top, self.backbone.split),
+        )
+        names = [path.stem for path in (run.path / "stages").glob("*.json")]
+        seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}
+        summary = {"seconds": sum(seconds.values()), "stage_seconds": seconds, **summary}
+        rows = answer_rows(*sides)
+        run.write_json("answers.json", {"answers": rows})
+        write_report(run.path, summary, rows)
+        run.finish(json.loads(json.dumps(summary)))
+        return summary
+
+
+@dataclass(frozen=True)
+class _Standardised:
+    """Scores with mean 0 and s.d. 1 over the starting model's answers to the training prompts.
+
+    Source: Huang et al. 2024 (2403.17031), detail 7, for the mean; the s.d. makes one unit of
+    score, and so the KL coefficient, mean the same for every reward model.
+    """
+
+    model: LocalRewardModel
+    mean: float
+    std: float
+
+    def __call__(self, batch: Trajectories) -> Tensor:
+        return (self.model(batch) - self.mean) / self.std
+
+
+def _classifier_layers(state: Mapping[str, Tensor], split: int) -> dict[str, Tensor]:
+    """A top's weights under the names of the whole decoder: layers.0 of the top is layers.split."""
+    named = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] == "layers":
+            parts[1] = str(int(parts[1]) + split)
+        named[".".join(parts)] = value
+    return named
+
+
+def _without(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items()}
+
+
+def _require_decided(opinions: Opinions, which: str, at_least: int = MIN_COMPARISONS) -> None:
+    decided = sum(share != 0.5 for share in opinions.pairs.share)
+    if decided < at_least:
+        raise UserError(
+            f"only {decided} {which} comparisons prefer one answer, but at least {at_least} are "
+            "needed: collect more votes, or raise feedback.pairs_per_prompt"
+        )

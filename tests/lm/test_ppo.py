@@ -1,0 +1,292 @@
+"""PPO against closed forms, hand work, and the credit of ordinary control."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tabular_roles import TableActor, TableCritic, TableReference, TableReward, prompts_of
+
+from plaudit.lm.ppo import (
+    PPOConfig,
+    RunningMoments,
+    adapted_kl_coef,
+    minibatches,
+    ppo,
+    prompt_batch,
+)
+from plaudit.lm.steps import credit, last_token, token_steps
+from plaudit.ops import gae
+from plaudit.records.events import Checkpoint, Done, Step
+from plaudit.records.types import Prompt, Trajectories
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_reaches_the_optimum_of_the_kl_regularised_bandit(seed: int) -> None:
+    """π* ∝ π_ref·exp(r/β) (Ziegler et al. 2019, section 2): total variation below 0.02."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    num_prompts, num_tokens, beta = 3, 6, 0.7
+    ref = torch.randn(num_prompts, num_tokens, generator=generator, dtype=torch.float64)
+    reward = torch.randn(num_prompts, num_tokens, generator=generator, dtype=torch.float64)
+    actor = TableActor(ref)
+    config = PPOConfig(
+        num_steps=150,
+        prompts_per_step=3,
+        answers_per_prompt=512,
+        num_epochs=4,
+        num_minibatches=1,
+        lr=0.05,
+        critic_lr=0.2,
+        kl_coef=beta,
+        value_clip=10.0,
+        max_policy_kl=1.0,
+        save_every=1000,
+    )
+    events = ppo(
+        config,
+        actor=actor,
+        critic=TableCritic(num_prompts),
+        reference=TableReference(ref),
+        reward=TableReward(reward),
+        prompts=prompts_of(num_prompts),
+        seed=seed,
+    )
+    assert isinstance(list(events)[-1], Done)
+    optimum = (ref.log_softmax(-1) + reward / beta).softmax(-1)
+    learned = actor.logits.detach().softmax(-1)
+    total_variation = 0.5 * (learned - optimum).abs().sum(-1)
+    assert float(total_variation.max()) < 0.02
+
+
+def test_a_larger_kl_coefficient_stays_nearer_to_the_reference() -> None:
+    """At the optimum KL(π*‖π_ref) falls with β; PPO's reported KL must agree with that order."""
+    ref = torch.zeros(1, 4, dtype=torch.float64)
+    reward = torch.tensor([[0.0, 0.0, 0.0, 2.0]], dtype=torch.float64)
+    measured, exact = [], []
+    for beta in (0.5, 2.0):
+        actor = TableActor(ref)
+        config = PPOConfig(
+            num_steps=60,
+            prompts_per_step=1,
+            answers_per_prompt=512,
+            num_minibatches=1,
+            lr=0.1,
+            critic_lr=0.2,
+            kl_coef=beta,
+            value_clip=10.0,
+            max_policy_kl=1.0,
+        )
+        events = ppo(
+            config,
+            actor=actor,
+            critic=TableCritic(1),
+            reference=TableReference(ref),
+            reward=TableReward(reward),
+            prompts=prompts_of(1),
+            seed=0,
+        )
+        last = [e for e in events if isinstance(e, Step)][-1]
+        measured.append(last.metrics["objective/kl"])
+        optimum = (reward / beta).softmax(-1)
+        exact.append(float((optimum * (optimum.log() - math.log(0.25))).sum()))
+    assert measured == pytest.approx(exact, abs=0.06)
+
+
+def _batch(lengths: list[int], *, seed: int = 0, dtype: torch.dtype = torch.float64):
+    """Answers of the given lengths with random log-probabilities, values and scores."""
+    generator = torch.Generator().manual_seed(seed)
+    num, steps = len(lengths), max(lengths)
+    mask = torch.arange(steps)[None] < torch.tensor(lengths)[:, None]
+
+    def noise() -> torch.Tensor:
+        return torch.randn(num, steps, generator=generator, dtype=dtype) * mask
+
+    logp, logp_ref, value = -noise().abs(), -noise().abs(), noise()
+    score = torch.randn(num, generator=generator, dtype=dtype)
+    batch = Trajectories(
+        prompts=(Prompt("x", (1, 2)),),
+        group=torch.zeros(num, dtype=torch.int64),
+        answer=torch.randint(0, 50, (num, steps), generator=generator) * mask,
+        mask=mask,
+        logp=logp,
+        terminated=torch.ones(num, dtype=torch.bool),
+        texts=("",) * num,
+    )
+    return batch, logp_ref, value, score
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.97, 0.9), (1.0, 1.0), (0.9, 0.0)])
+def test_the_token_mdp_gives_control_and_language_the_same_credit(gamma: float, lam: float) -> None:
+    """An answer stepped as an episode in a control rollout has the advantages of `lm`'s credit.
+
+    Control lays episodes end to end in one stream [1, ΣT], with each step's own next value and
+    its flags; `lm` lays them in padded rows [B, T]. The token MDP is stepped here one token at a
+    time: state = tokens so far, reward = KL penalty and, at the end, the score.
+    """
+    lengths = [5, 1, 8, 3, 8]
+    batch, logp_ref, value, score = _batch(lengths)
+    beta = 0.3
+    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=beta)
+    adv, ret = credit(steps, gamma=gamma, lam=lam)
+
+    stream: dict[str, list[float]] = {k: [] for k in ("reward", "value", "next", "end")}
+    for row, length in enumerate(lengths):
+        for t in range(length):
+            is_last = t == length - 1
+            penalty = beta * float(batch.logp[row, t] - logp_ref[row, t])
+            stream["reward"].append(-penalty + (float(score[row]) if is_last else 0.0))
+            stream["value"].append(float(value[row, t]))
+            stream["next"].append(0.0 if is_last else float(value[row, t + 1]))
+            stream["end"].append(float(is_last))
+    as_row = {k: torch.tensor(v, dtype=torch.float64)[None] for k, v in stream.items()}
+    end = as_row["end"].bool()
+    flat = gae(as_row["reward"], as_row["value"], as_row["next"], end, end, gamma=gamma, lam=lam)
+    torch.testing.assert_close(adv[batch.mask], flat[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(ret[batch.mask], (flat + as_row["value"])[0], rtol=0, atol=1e-10)
+    assert bool((adv[~batch.mask] == 0).all())
+
+
+def test_rewards_of_a_row_sum_to_its_score_less_the_kl_penalty() -> None:
+    batch, logp_ref, value, score = _batch([4, 2, 7])
+    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.25)
+    kl = ((batch.logp - logp_ref) * batch.mask).sum(1)
+    torch.testing.assert_close(steps.reward.sum(1), score - 0.25 * kl)
+
+
+def test_the_score_sits_on_the_last_real_token() -> None:
+    """Not one slot after it, and not on padding that shares the stop token's id (trl#3750)."""
+    batch, logp_ref, value, score = _batch([4, 2, 7])
+    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.0)
+    assert steps.reward.nonzero().tolist() == [[0, 3], [1, 1], [2, 6]]
+    assert steps.reward[[0, 1, 2], [3, 1, 6]].tolist() == score.tolist()
+
+
+def test_the_longest_answer_counts_as_finished_if_it_is() -> None:
+    """An answer as long as the batch's longest is not thereby cut (AReaL's no-EOS test)."""
+    batch, logp_ref, value, score = _batch([4, 7])
+    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.0)
+    assert bool(steps.terminated[1, 6])
+    assert float(steps.next_value[1, 6]) == 0.0
+
+
+def test_padding_changes_no_credit() -> None:
+    batch, logp_ref, value, score = _batch([4, 2, 7])
+    pad = torch.nn.functional.pad
+    wide = Trajectories(
+        prompts=batch.prompts,
+        group=batch.group,
+        answer=pad(batch.answer, (0, 5), value=9),
+        mask=pad(batch.mask, (0, 5)),
+        logp=pad(batch.logp, (0, 5)),
+        terminated=batch.terminated,
+        texts=batch.texts,
+    )
+    narrow = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.1)
+    wider = token_steps(
+        wide, value=pad(value, (0, 5)), score=score, logp_ref=pad(logp_ref, (0, 5)), kl_coef=0.1
+    )
+    for a, b in zip(
+        credit(narrow, gamma=1.0, lam=0.9), credit(wider, gamma=1.0, lam=0.9), strict=True
+    ):
+        assert torch.equal(a, b[:, :7])
+        assert not b[:, 7:].any()
+
+
+def test_last_token_of_rows_with_and_without_tokens() -> None:
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]], dtype=torch.bool)
+    assert last_token(mask).nonzero().tolist() == [[0, 1], [2, 2], [3, 0]]
+
+
+def test_every_prompt_is_drawn_once_an_epoch() -> None:
+    drawn = [i for step in range(10) for i in prompt_batch(7, step=step, size=7, seed=3)]
+    for epoch in range(10):
+        assert sorted(drawn[7 * epoch : 7 * epoch + 7]) == list(range(7))
+    uneven = [i for step in range(14) for i in prompt_batch(7, step=step, size=4, seed=3)]
+    assert np.bincount(uneven).tolist() == [8] * 7
+
+
+def test_minibatches_deal_every_answer_once_and_keep_prompts_whole() -> None:
+    parts = minibatches(5, 3, number=2, key=(1, 2))
+    assert sorted(row for part in parts for row in part) == list(range(15))
+    for part in parts:
+        assert len({row // 3 for row in part}) * 3 == len(part)
+
+
+def test_adaptive_kl_coefficient_by_hand() -> None:
+    """Twice the target is an error of 1, cut to 0.2: 0.1·(1 + 0.2·64/1000) = 0.10128."""
+    up = adapted_kl_coef(0.1, 12.0, target=6.0, num_answers=64, horizon=1000)
+    assert up == pytest.approx(0.10128, rel=1e-12)
+    # 10 % above the target: 0.1·(1 + 0.1·64/1000) = 0.10064
+    little = adapted_kl_coef(0.1, 6.6, target=6.0, num_answers=64, horizon=1000)
+    assert little == pytest.approx(0.10064, rel=1e-9)
+    down = adapted_kl_coef(0.1, -3.0, target=6.0, num_answers=64, horizon=1000)
+    assert down == pytest.approx(0.1 * (1 - 0.2 * 64 / 1000), rel=1e-12)
+
+
+def test_running_moments_equal_those_of_all_scores() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(3, 2, size=n) for n in (5, 1, 17)]
+    moments = RunningMoments()
+    for part in parts:
+        moments.add(part.tolist())
+    whole = np.concatenate(parts)
+    assert moments.mean == pytest.approx(whole.mean(), rel=1e-12)
+    assert moments.std == pytest.approx(whole.std(), rel=1e-12)
+
+
+def test_equal_scores_are_not_scaled_up() -> None:
+    moments = RunningMoments()
+    moments.add([0.1] * 64)
+    assert moments.std == 1.0
+
+
+def test_continuing_from_a_checkpoint_is_the_uninterrupted_run() -> None:
+    """Stopped after step 3 of 6 and continued in new objects, the weights are bit for bit equal."""
+    ref = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reward = TableReward(torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).double())
+    config = PPOConfig(
+        num_steps=6,
+        prompts_per_step=4,
+        answers_per_prompt=8,
+        save_every=1,
+        kl_target=0.5,
+        score_scaling="running_std",
+    )
+
+    class SGDActor(TableActor):  # Adam's moments are the learner's business, tested with it
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__(logits)
+            self.optimiser = torch.optim.SGD([self.logits], lr=0.1)
+
+    class SGDCritic(TableCritic):
+        def __init__(self, num: int) -> None:
+            super().__init__(num)
+            self.optimiser = torch.optim.SGD([self.value], lr=0.1)
+
+    def start(saved=None):
+        actor = SGDActor(ref)
+        events = ppo(
+            config,
+            actor=actor,
+            critic=SGDCritic(4),
+            reference=TableReference(ref),
+            reward=reward,
+            prompts=prompts_of(4),
+            seed=5,
+            saved=saved,
+        )
+        return actor, events
+
+    whole, events = start()
+    metrics = [dict(e.metrics) for e in events if isinstance(e, Step)]
+    _, events = start()
+    for event in events:
+        if isinstance(event, Checkpoint) and event.step == 3:
+            arrays, facts = event.state()
+            saved = ({k: v.clone() for k, v in arrays.items()}, facts)
+            break
+    resumed, events = start(saved)
+    assert [dict(e.metrics) for e in events if isinstance(e, Step)] == metrics[3:]
+    assert torch.equal(resumed.logits, whole.logits)
