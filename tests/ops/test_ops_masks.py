@@ -201,3 +201,15 @@ def test_nothing_is_broadcast_without_the_suite_either():
             f(two, mask)
     with pytest.raises(ValueError, match=r"mask has shape \(3,\), but x has \(2, 3\)"):
         ops.aggregate(two, mask, 1.0)
+
+
+def test_a_large_common_offset_costs_no_digits():
+    # 1, 2, 4 above ten million, where float32 has steps of 1: the mean 7/3 is not representable.
+    x = 1e7 + torch.tensor([1.0, 2.0, 4.0])
+    mask = torch.ones(3, dtype=torch.bool)
+    assert ops.masked_variance(x, mask).item() == pytest.approx(14 / 9, rel=1e-6)
+    rows = ops.masked_variance(torch.stack([x, -x]), torch.ones(2, 3, dtype=torch.bool), dim=1)
+    assert rows.tolist() == pytest.approx([14 / 9, 14 / 9], rel=1e-6)
+    want = ops.masked_whiten(torch.tensor([1.0, 2.0, 4.0]), mask)
+    assert (ops.masked_whiten(x, mask) == 0).all()  # but as scores they are one constant
+    assert ops.masked_whiten(x.double(), mask).tolist() == pytest.approx(want.tolist(), abs=1e-6)
