@@ -52,8 +52,8 @@ from plaudit.pipelines.opinions import (
     split_opinions,
 )
 from plaudit.pipelines.report import write_report
+from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources
 from plaudit.pipelines.stages import Stages
-from plaudit.records.columns import read_rows, rename_columns, require_columns
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.interrupt import Interrupt, Interrupted
@@ -157,7 +157,7 @@ class _Job:
         self._check_sources()
         train, held_out = self.prompts
         if config.demonstrations is not None:
-            self._fine_tune(config.demonstrations)
+            self._fine_tune()
         reference = LocalReference(self.backbone, config.sampling)
         before = self._draw("answers_train", train), self._draw("answers_held_out", held_out)
         learn, judge = self._opinions(*before)
@@ -189,23 +189,22 @@ class _Job:
     @cached_property
     def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
         """(training prompts, held-out prompts), each short enough for the model."""
-        path = str(DEMO_PROMPTS) if self.config.prompts == "demo" else self.config.prompts
-        rows = rename_columns(read_rows(path), self.config.columns)
-        require_columns(rows, ["prompt"], path)
-        num, held = len(rows), self.config.num_held_out
-        if num <= held:
-            raise UserError(
-                f"{path} has {num} prompts, of which num_held_out={held} would be held out: "
-                "give more prompts or a smaller num_held_out"
-            )
+        rows, held = self.sources["prompts"].rows, self.config.num_held_out
         codec = self.backbone.lm.codec
-        prompts: list[Prompt] = []
-        for row in rows:
-            extra = {k: v for k, v in row.items() if k != "prompt"}
-            prompts.append(codec.prompt(row["prompt"], extra))
-        for i, prompt in enumerate(prompts, 1):
-            codec.fits(prompt, self.config.sampling.max_new_tokens, row=i)
-        return prompts[: num - held], prompts[num - held :]
+        prompts = prompts_of(rows, codec, max_new_tokens=self.config.sampling.max_new_tokens)
+        return prompts[:-held], prompts[-held:]
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The files of the job by use, each read and checked."""
+        config = self.config
+        path = str(DEMO_PROMPTS) if config.prompts == "demo" else config.prompts
+        files = {"prompts": (path, "prompt")}
+        if config.demonstrations is not None:
+            files["demonstrations"] = (config.demonstrations, "prompt-completion")
+        if self.source == "file" and config.feedback.file is not None:
+            files["feedback"] = (config.feedback.file, "preference")
+        return read_sources(files, config.columns)
 
     @property
     def source(self) -> str:
@@ -234,20 +233,26 @@ class _Job:
             raise UserError("feedback.source is reward, but no reward is named: give --reward")
         if self.source == "file" and self.config.feedback.file is None:
             raise UserError("feedback.source is file, but feedback.file names none")
+        if self.source != "file" and self.config.sampling.temperature == 0:
+            raise UserError(
+                "with sampling.temperature=0 all answers to a prompt are equal, so there would be "
+                "nothing to compare: give a temperature above 0"
+            )
+        rows, held = self.sources["prompts"].rows, self.config.num_held_out
+        if len(rows) <= held:
+            raise UserError(
+                f"{rows.source} has {len(rows)} prompts, of which num_held_out={held} would be "
+                "held out: give more prompts or a smaller num_held_out"
+            )
         _ = self.gold
         if self.source == "annotators":
             simulated_annotators(1, self.config.seed)
 
     # --- stages
 
-    def _fine_tune(self, path: str) -> None:
-        rows = rename_columns(read_rows(path), self.config.columns)
-        require_columns(rows, ["prompt", "completion"], path)
+    def _fine_tune(self) -> None:
         codec = self.backbone.lm.codec
-        examples = []
-        for row in rows:
-            prompt = codec.prompt(row["prompt"])
-            examples.append((prompt, codec.completion_ids(prompt, row["completion"])))
+        examples = examples_of(self.sources["demonstrations"].rows, codec)
         data = self.backbone.keep_hidden(demonstrations(examples, pad_id=codec.pad_id))
         kept = self.stages.take(
             "sft",
@@ -277,7 +282,8 @@ class _Job:
             from plaudit.feedback.exchange import import_comparisons
 
             assert config.file is not None
-            import_comparisons(self.store, config.file, columns=self.config.columns)
+            renames = self.sources["feedback"].renames
+            import_comparisons(self.store, config.file, columns=renames)
             return self._split_texts()
         items = [
             item
@@ -328,16 +334,29 @@ class _Job:
     def _raters(self) -> Sequence[Rater]:
         if self.source == "annotators":
             return simulated_annotators(self.config.feedback.num_annotators, self.config.seed)
-        name = self.config.reward
+        name, gold = self.config.reward, self.gold
         assert name is not None
-        return [RuleRater(name, load_reward_function(name))]
+        assert gold is not None
+        columns = {prompt.text: prompt.columns for part in self.prompts for prompt in part}
+
+        def judged(prompts: list[str], completions: list[str], **_: list[Any]) -> list[float]:
+            names = columns[prompts[0]]
+            return gold(prompts, completions, {n: [columns[p][n] for p in prompts] for n in names})
+
+        return [RuleRater(name, judged)]
 
     def _wait_for_people(self, items: Sequence[Any]) -> None:
+        """Raises Interrupted until enough votes prefer one answer, on prompts of both splits."""
         self.store.add_items(items)
-        if len(self.store.comparisons()) < MIN_COMPARISONS:
+        decided = [c for c in self.store.comparisons() if c.chosen is not None]
+        if not all("split" in c.columns for c in decided):
+            return  # imported ones are split by prompt, and counted, later
+        num = sum(c.columns["split"] == "train" for c in decided)
+        if num < MIN_COMPARISONS or num == len(decided):
             raise Interrupted(
-                f"{len(items)} pairs wait for people's votes in {self.store.name}; "
-                f"continue once there are at least {MIN_COMPARISONS} comparisons"
+                f"{len(items)} pairs wait for people's votes in {self.store.name}: votes that "
+                f"prefer one answer are {num} on training prompts, of at least {MIN_COMPARISONS}, "
+                f"and {len(decided) - num} on held-out prompts, of at least 1"
             )
 
     def _feedback_figures(self) -> dict[str, Any]:
@@ -405,7 +424,7 @@ class _Job:
             score_weight=reward_model.head.weight.detach(),
             layers_state=_classifier_layers(top, self.backbone.split),
         )
-        names = [path.stem for path in (run.path / "stages").glob("*.json")]
+        names = dict.fromkeys(str(row["stage"]) for row in run.read_jsonl("events.jsonl"))
         seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}
         summary = {"seconds": sum(seconds.values()), "stage_seconds": seconds, **summary}
         rows = answer_rows(*sides)

@@ -9,7 +9,8 @@ import importlib
 import importlib.util
 import inspect
 import math
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ def _module_from_file(where: str) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(
-            f"reward file {where} could not be read: {type(error).__name__}: {error}"
+            f"reward file {where} could not be read: {_said(error)}{_in_file(error, str(path))}"
         ) from error
     return module
 
@@ -76,19 +77,24 @@ def checked_scores(
     """The function's numbers, one for each completion, each finite.
 
     Columns that the function does not take are left out of the call, unless it takes `**columns`.
-    Raises `UserError` naming the count, or the first completion whose value is not a finite number.
+    Raises `UserError` naming the count, the first completion whose value is not a finite number, or
+    the file and line where the function itself raised.
     """
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     given = columns if takes_all else {k: v for k, v in columns.items() if k in parameters}
-    values = function(prompts=list(prompts), completions=list(completions), **given)
     try:
-        listed = list(values)
-    except TypeError:
+        values: object = function(prompts=list(prompts), completions=list(completions), **given)
+        listed = list(values) if isinstance(values, Iterable) else None
+    except UserError:
+        raise
+    except Exception as error:  # a user's code may raise anything; it must not look like our fault
+        raise UserError(f"{name} raised {_said(error)}{_where(error, function)}") from error
+    if listed is None:
         raise UserError(
             f"{name} returned {type(values).__name__} {values!r}, "
             f"not a list of {len(completions)} numbers"
-        ) from None
+        )
     if len(listed) != len(completions):
         raise UserError(
             f"{name} returned {len(listed)} values for {len(completions)} completions: "
@@ -107,6 +113,37 @@ def checked_scores(
             )
         scores.append(score)
     return scores
+
+
+def _said(error: BaseException) -> str:
+    """An exception in one line: its class and the first line of its message."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _in_file(error: BaseException, file: str) -> str:
+    """The last line of `file` that was running, or "" (a syntax error names its own)."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).name == Path(file).name
+    ]
+    return f" (line {lines[-1]})" if lines else ""
+
+
+def _where(error: BaseException, function: object) -> str:
+    """Where a reward failed: the last line of its own file that was running, else the last line."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+    ]
+    code = getattr(function, "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    if not frames:  # the call itself did not fit
+        return f" ({code.co_filename}, line {code.co_firstlineno})" if code is not None else ""
+    last = (own or frames)[-1]
+    return f" ({last.filename}, line {last.lineno}, in {last.name})"
 
 
 class FunctionReward:

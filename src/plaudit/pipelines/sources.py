@@ -1,0 +1,94 @@
+"""The files that a job reads: renamed, checked, and turned into prompts before anything begins.
+
+A rename (`--columns prompt=question`) holds for every file of the job that has the old name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plaudit.records.columns import check_rows, data_kind, read_rows, rename_columns
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.rows import Rows
+from plaudit.records.types import Prompt
+
+if TYPE_CHECKING:
+    from plaudit.models.text import TextCodec
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's rows, renamed and checked, and the renames that it needed."""
+
+    rows: Rows
+    renames: dict[str, str]
+
+
+def read_sources(
+    files: Mapping[str, tuple[str, str]], columns: Mapping[str, str]
+) -> dict[str, Source]:
+    """The rows of each file; `files` maps what it is for to (path, kind of data as in `KINDS`).
+
+    Raises UserError for a rename whose old name is in none of the files.
+    """
+    raw = {use: read_rows(path) for use, (path, _) in files.items()}
+    for new, old in columns.items():
+        if not any(old in rows[0] for rows in raw.values()):
+            names = [name for rows in raw.values() for name in rows[0]]
+            paths = " or ".join(dict.fromkeys(path for path, _ in files.values()))
+            raise UserError(
+                f"--columns {new}={old}: there is no column {old!r} in {paths}{nearest(old, names)}"
+            )
+    sources = {}
+    for use, (_, kind) in files.items():
+        renames = {new: old for new, old in columns.items() if old in raw[use][0]}
+        rows = rename_columns(raw[use], renames)
+        data_kind(rows, kinds=(kind,))
+        check_rows(rows, kind)
+        sources[use] = Source(rows, renames)
+    return sources
+
+
+def prompts_of(rows: Rows, codec: TextCodec, *, max_new_tokens: int) -> list[Prompt]:
+    """Every row's prompt with its other columns; UserError where an answer would not fit."""
+    prompts: list[Prompt] = []
+    for i, row in enumerate(rows):
+        with _at(rows, i):
+            extra = {name: value for name, value in row.items() if name != "prompt"}
+            prompts.append(codec.prompt(row["prompt"], extra))
+            codec.fits(prompts[-1], max_new_tokens)
+    return prompts
+
+
+def examples_of(rows: Rows, codec: TextCodec) -> list[tuple[Prompt, tuple[int, ...]]]:
+    """Every row's prompt with the token ids of its completion."""
+    examples: list[tuple[Prompt, tuple[int, ...]]] = []
+    for i, row in enumerate(rows):
+        with _at(rows, i):
+            prompt = codec.prompt(row["prompt"])
+            ids = codec.completion_ids(prompt, _words(row["completion"]))
+            codec.fits(prompt, len(ids))
+            examples.append((prompt, ids))
+    return examples
+
+
+def _words(completion: object) -> str:
+    """A completion as plain text: itself, or the content of its single message."""
+    if isinstance(completion, str):
+        return completion
+    assert isinstance(completion, list | tuple)
+    if len(completion) != 1 or completion[0]["role"] != "assistant":
+        raise UserError("the completion must be a text or one message of the role assistant")
+    return str(completion[0]["content"])
+
+
+@contextlib.contextmanager
+def _at(rows: Rows, index: int) -> Iterator[None]:
+    """Says in which file and line a text cannot be used."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{rows.where(index)}: {error}") from error
