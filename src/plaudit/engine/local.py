@@ -13,7 +13,7 @@ since losses carry their denominators, the cut changes nothing but memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,12 @@ from plaudit.models.backbone import (
     trunk_of,
 )
 from plaudit.models.layout import Layout, micro_layouts, place_hidden
+from plaudit.models.probe_start import (
+    can_start_from_probe,
+    last_hidden,
+    mean_token,
+    write_probe,
+)
 from plaudit.models.sampler import Sampler
 from plaudit.ops import token_logprobs
 from plaudit.records.errors import UserError
@@ -251,6 +257,28 @@ class LocalRewardModel(Scorer):
         out = torch.zeros(len(batch), dtype=self.backbone.lm.model.dtype)
         for layout in self.backbone.layouts(batch):
             out[list(layout.rows)] = self.layout_scores(layout, batch)
+        return out
+
+    @torch.no_grad()
+    def mean_tokens(self, batch: Trajectories) -> Tensor | None:
+        """What a linear probe sees of each answer, [B, H]; None where no probe can be written."""
+        if self.backbone.trunk is None or not can_start_from_probe(self.top):
+            return None
+        return self._gathered(batch, lambda hidden, layout: mean_token(self.top, hidden, layout))
+
+    @torch.no_grad()
+    def start_from_probe(self, weight: Tensor, batch: Trajectories) -> None:
+        """Begin as the probe `weight` [H] on `mean_tokens(batch)`."""
+        mean = self.mean_tokens(batch)
+        assert mean is not None, "mean_tokens says whether a probe can be written"
+        last = self._gathered(batch, last_hidden)
+        write_probe(self.top, self.head, weight.to(mean.dtype), mean=mean, last=last)
+
+    def _gathered(self, batch: Trajectories, read: Callable[[Tensor, Layout], Tensor]) -> Tensor:
+        """`read(trunk states, layout)` [b, H] of every layout, in the batch's order: [B, H]."""
+        out = torch.zeros((len(batch), self.backbone.width), dtype=self.backbone.lm.model.dtype)
+        for layout in self.backbone.layouts(batch):
+            out[list(layout.rows)] = read(self.backbone.inputs(layout, batch), layout)
         return out
 
     def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:

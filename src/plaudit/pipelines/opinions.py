@@ -22,7 +22,7 @@ from plaudit.lm.sft import demonstrations
 from plaudit.records.errors import UserError
 from plaudit.records.events import Done, Event, Step
 from plaudit.records.types import Prompt, Trajectories
-from plaudit.rewards.model import Pairs
+from plaudit.rewards.pairs import Pairs
 
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec

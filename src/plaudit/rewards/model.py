@@ -1,20 +1,21 @@
 """A reward model learned from comparisons: Bradley–Terry on the last real token.
 
-    P(a over b) = σ(s_a − s_b − m·sign),   s = w · h(last real token)
+    P(a over b) = σ(s_a − s_b),   s = w · h(last real token)
     L = mean over comparisons of −q log σ(s_a − s_b) − (1−q) log σ(s_b − s_a) + c (s_a + s_b)²
 
-q is the share of votes for a (1, 0, or ½ for a tie). All comparisons among the answers to one
-prompt stay in one batch, and every answer is computed once however many comparisons it is in.
+q is the share of votes for a, a tie counting half. All comparisons among the answers to one prompt
+stay in one batch, and every answer is computed once however many comparisons it is in. Where the
+model's shape allows it, learning starts from a linear probe on the mean token (`rewards/probe.py`,
+`models/probe_start.py`); otherwise from a zero head.
 Sources: Bradley & Terry 1952; Ouyang et al. 2022 (2203.02155), section 3.5, for the batching;
-Eisenstein et al. 2023 (2312.09244) for the centring term c.
-Left out: margins of graded preferences (`ops.bradley_terry` has them) when votes carry none.
+Eisenstein et al. 2023 (2312.09244) for the centring term c. The start is ours.
+Left out: margins of graded preferences (`ops.bradley_terry` has them), as shares carry none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,6 +28,8 @@ from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 from plaudit.records.roles import Stateful
 from plaudit.records.types import Trajectories
+from plaudit.rewards.pairs import Pairs
+from plaudit.rewards.probe import fit_probe
 
 if TYPE_CHECKING:
     from plaudit.records.roles import ValueLoss
@@ -37,11 +40,14 @@ class RewardModelConfig(Config):
 
     num_epochs: int = Field(3, ge=1, description="Passes over the comparisons.")
     prompts_per_step: int = Field(
-        4, ge=1, description="Prompts in one optimiser step, with all their comparisons."
+        2, ge=1, description="Prompts in one optimiser step, with all their comparisons."
     )
-    lr: float = Field(1e-4, gt=0, description="First learning rate; falls linearly to 0.")
+    lr: float = Field(2e-4, gt=0, description="First learning rate; falls linearly to 0.")
     centring_coef: float = Field(
         0.01, ge=0, description="Weight of (s_a + s_b)², which keeps scores near 0 (2312.09244)."
+    )
+    start_from_probe: bool = Field(
+        True, description="Start from a linear probe on the mean token where the model allows it."
     )
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
 
@@ -51,34 +57,17 @@ class ScoreLearner(Stateful, Protocol):
 
     def __call__(self, batch: Trajectories) -> Tensor: ...
 
-    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]: ...
+    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:
+        """One step on `loss(rows, scores [b])`."""
+        ...
 
+    def mean_tokens(self, batch: Trajectories) -> Tensor | None:
+        """What a linear probe sees of each answer, [B, H]; None where no probe can be written."""
+        ...
 
-@dataclass(frozen=True)
-class Pairs:
-    """Comparisons between rows of a batch of answers; a pair's rows answer the same prompt.
-
-    `a`, `b` are row indices; `share` is the share of votes for a, ties counting half.
-    """
-
-    a: tuple[int, ...]
-    b: tuple[int, ...]
-    share: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    def among(self, rows: Sequence[int]) -> Pairs:
-        """The pairs whose rows are all in `rows`, re-indexed into it."""
-        new = {row: i for i, row in enumerate(rows)}
-        kept = [
-            (new[a], new[b], q)
-            for a, b, q in zip(self.a, self.b, self.share, strict=True)
-            if a in new and b in new
-        ]
-        return Pairs(
-            tuple(a for a, _, _ in kept), tuple(b for _, b, _ in kept), tuple(q for *_, q in kept)
-        )
+    def start_from_probe(self, weight: Tensor, batch: Trajectories) -> None:
+        """Begin as the probe `weight` [H] on `mean_tokens(batch)`."""
+        ...
 
 
 def fit_reward_model(
@@ -100,6 +89,8 @@ def fit_reward_model(
         arrays, facts = saved
         model.restore({k.removeprefix("model."): v for k, v in arrays.items()}, facts["model"])
         start = int(facts["step"])
+    elif config.start_from_probe:
+        yield from _start(model, batch, pairs, held_out)
     for step in range(start, total):
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(len(with_pairs))
@@ -117,6 +108,24 @@ def fit_reward_model(
     yield Done(total)
 
 
+def _start(
+    model: ScoreLearner,
+    batch: Trajectories,
+    pairs: Pairs,
+    held_out: tuple[Trajectories, Pairs] | None,
+) -> Iterator[Event]:
+    """Write the probe, and say how good it is alone."""
+    features = model.mean_tokens(batch)
+    if features is None:
+        return
+    probe = fit_probe(features, pairs, batch.group.tolist())
+    model.start_from_probe(probe.weight / probe.std, batch)
+    metrics = {"probe/accuracy": probe.accuracy, "probe/ridge": probe.ridge}
+    if held_out is not None:
+        metrics |= pair_metrics(model(held_out[0]), held_out[1])
+    yield Evaluation(0, metrics)
+
+
 def _step(
     config: RewardModelConfig, model: ScoreLearner, batch: Trajectories, pairs: Pairs, lr: float
 ) -> dict[str, float]:
@@ -128,13 +137,12 @@ def _step(
         a, b = scores[list(mine.a)], scores[list(mine.b)]
         share = torch.tensor(mine.share, dtype=scores.dtype, device=scores.device)
         each = bradley_terry_soft(a, b, share)
-        each = each + config.centring_coef * reward_centring(a, b)
         decided = share != 0.5
         totals["agreed"] += float((((a - b) * (share - 0.5)) > 0)[decided].sum())
         totals["decided"] += float(decided.sum())
-        value = aggregate(each, torch.ones_like(share, dtype=torch.bool), denominator)
-        totals["loss"] += float(value.detach())
-        return value
+        totals["loss"] += float(each.detach().sum()) / denominator
+        each = each + config.centring_coef * reward_centring(a, b)
+        return aggregate(each, torch.ones_like(share, dtype=torch.bool), denominator)
 
     update = model.update(batch, loss, lr=lr)
     return {
