@@ -73,7 +73,7 @@ class Learner:
         return arrays, {}
 
     def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Put back what `state` gave, bit for bit."""
+        """Put back what `state` gave, bit for bit; without moments the optimiser starts afresh."""
         del facts
         for name, parameter in self.parameters.items():
             with torch.no_grad():
@@ -83,6 +83,7 @@ class Learner:
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in arrays
             }
+            self.optimiser.state.pop(parameter, None)
             if moments:
                 self.optimiser.state[parameter] = moments
 

@@ -86,7 +86,7 @@ class Stages:
             arrays = {k: v for k, v in saved[0].items() if keep(k)}
         if arrays:
             path.parent.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
+            temporary = path.with_name(f".{path.name}.tmp")
             with saying_no_room(path):
                 write_arrays(temporary, arrays)
                 temporary.replace(path)

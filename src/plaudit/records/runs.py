@@ -93,7 +93,10 @@ class RunFolder:
     # --- one writer
 
     def lock(self) -> None:
-        """Takes the folder for this process; UserError while another one has it."""
+        """Takes the folder for this process; UserError while another one has it.
+
+        What a killed writer left half-written is removed: nobody else writes while the lock is held.
+        """
         handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,6 +110,11 @@ class RunFolder:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} since {now()}\n".encode(), 0)
         self._lock = handle
+        for left in sorted(self.path.rglob(".*.tmp")):  # by a writer that was killed
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
     def holder(self) -> str | None:
         """Which process is writing the folder, as "process 12 since ..."; None when none is."""
@@ -276,10 +284,15 @@ def _new_path(target: str | Path | None, recipe: str) -> Path:
         state = "a finished" if RunFolder(path).finished else "an unfinished"
         go_on = "" if state == "a finished" else f" continue it with --resume {path}, or"
         raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
-    if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(map(_holds_things, path.iterdir()))):
         raise UserError(f"{path} exists and is not a run folder; choose another name")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _holds_things(path: Path) -> bool:
+    """False for what a run leaves that was killed before it had written its config."""
+    return path.name != ".lock" and not (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _numbered(stem: str) -> Path:
