@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import tiny_llama
 
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import (
@@ -24,6 +23,7 @@ from plaudit.ops import aggregate
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
+from tiny_models import tiny_llama
 
 LAYERS = 4
 PROMPTS = ("What is a river?", "Write one sentence about a cart.", "hi")
@@ -213,12 +213,15 @@ def test_roles_have_weights_of_their_own(lm) -> None:
     torch.testing.assert_close(actor.logprobs(fresh), fresh.logp, rtol=0, atol=1e-9)
 
 
-def test_state_restores_weights_and_moments_exactly(folder) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_state_restores_weights_and_moments_exactly(folder, dtype) -> None:
     """Two steps, or one step, a state put into new objects, and one more: the same bits."""
     weight = None
     results = []
     for stop in (False, True):
-        actor = LocalActor(backbone_of(load_language_model(folder), 2), Sampling(max_new_tokens=6))
+        actor = LocalActor(
+            backbone_of(load_language_model(folder, dtype=dtype), 2), Sampling(max_new_tokens=6)
+        )
         batch = drawn(actor)
         weight = torch.ones(batch.mask.shape)
         actor.update(batch, _policy_loss(batch, weight), lr=1e-2)
@@ -226,7 +229,7 @@ def test_state_restores_weights_and_moments_exactly(folder) -> None:
             arrays, facts = actor.state()
             arrays = {k: v.clone() for k, v in arrays.items()}
             actor = LocalActor(
-                backbone_of(load_language_model(folder), 2), Sampling(max_new_tokens=6)
+                backbone_of(load_language_model(folder, dtype=dtype), 2), Sampling(max_new_tokens=6)
             )
             actor.restore(arrays, facts)
         actor.update(batch, _policy_loss(batch, weight), lr=1e-2)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.models.layout import Layout
+from plaudit.models.linear import fast_linear
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,12 +65,13 @@ class Decoder(nn.Module):
         """Hidden states [R, L, H] for token ids [R, L] or hidden states [R, L, H]."""
         given = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
         dtype = next(self.base.parameters()).dtype
-        out = self.base(
-            **given,
-            attention_mask=layout.attention(dtype),
-            position_ids=layout.position,
-            use_cache=False,
-        )
+        with fast_linear():
+            out = self.base(
+                **given,
+                attention_mask=layout.attention(dtype),
+                position_ids=layout.position,
+                use_cache=False,
+            )
         hidden: Tensor = out.last_hidden_state
         return hidden
 

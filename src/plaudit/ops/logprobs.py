@@ -16,6 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from plaudit.ops.filtering import check_temperature, keep_mask
 from plaudit.ops.masks import wide
+from plaudit.ops.products import product
+
+# Logits made at once: 24 MB of float32 stay below the size at which glibc's allocator asks the
+# system for fresh pages each time, which doubles the cost of a softmax over a large vocabulary.
+_CHUNK_LOGITS = 6 * 2**20
 
 
 class _Head(NamedTuple):
@@ -36,7 +41,7 @@ def token_logprobs(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    chunk_size: int = 256,
+    chunk_size: int | None = None,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Log π(token) and the entropy of π, per token, where π is the sampling distribution.
 
@@ -49,6 +54,8 @@ def token_logprobs(
     Check: equals log_softmax of the full logits, for every chunk size, gradients included.
     """
     check_temperature(temperature)
+    if chunk_size is None:
+        chunk_size = max(16, _CHUNK_LOGITS // weight.shape[0])
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, found {chunk_size!r}.")
     if hidden.shape[0] != token.shape[0]:
@@ -129,7 +136,7 @@ def _forward(
             entropy[rows] = log_norm - torch.linalg.vecdot(prob, z)
             if slope is not None:
                 # d logp / d hidden = (weight[token] − Σ_v π(v) weight[v]) / temperature
-                mean_weight = prob.to(weight.dtype) @ weight
+                mean_weight = product(prob.to(weight.dtype), weight.T)
                 slope[rows] = (weight[token[rows]] - mean_weight).to(dtype) / head.temperature
     return logp, entropy, slope
 
@@ -168,7 +175,7 @@ def _backward(
             grad_bias += grad_z.sum(0)
         narrow = grad_z.to(weight.dtype)
         if grad_hidden is not None:
-            grad_hidden[rows] = narrow @ weight
+            grad_hidden[rows] = product(narrow, weight.T)
         if grad_weight is not None:
             if grad_weight.dtype == weight.dtype:
                 grad_weight.addmm_(narrow.T, hidden[rows])
@@ -190,10 +197,7 @@ def _chunk(
     The temperature divides the hidden states: a pass over [n, H] instead of [n, V].
     """
     scaled = hidden / head.temperature
-    if bias is None:
-        z = scaled @ weight.T
-    else:
-        z = torch.addmm(bias / head.temperature, scaled, weight.T)
+    z = product(scaled, weight, None if bias is None else bias / head.temperature)
     z = z.to(wide(hidden.dtype))
     drop = None
     if head.top_k > 0 or head.top_p < 1.0:
