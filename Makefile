@@ -7,9 +7,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# One thread: the models of the tests are small, and two threads wait for each other.
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: help venv demo test check format bench clean
 
 help:
@@ -41,6 +38,8 @@ demo: venv
 	if [ -e runs/$$name/config.yaml ]; then $(BIN)/plaudit run --resume runs/$$name; \
 	else $(BIN)/plaudit run rlhf --name $$name; fi
 
+# One thread: the models of the tests are small, and two threads wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: venv
 	$(BIN)/python -m pytest
 

@@ -49,7 +49,7 @@ class PPOConfig(Config):
     num_minibatches: int = Field(
         2, ge=1, description="Optimiser steps in an epoch; prompts are not split across them."
     )
-    lr: float = Field(1e-4, gt=0, description="The actor's first learning rate; falls to 0.")
+    lr: float = Field(2e-4, gt=0, description="The actor's first learning rate; falls to 0.")
     critic_lr: float = Field(
         1e-4, gt=0, description="The critic's first learning rate; falls to 0."
     )
@@ -63,12 +63,12 @@ class PPOConfig(Config):
         0.1, ge=0, description="First β: the score one nat of distance from the reference costs."
     )
     kl_target: float | None = Field(
-        None,
+        8.0,
         gt=0,
         description="Nats per answer that β is steered to; none keeps β fixed (Ziegler et al.).",
     )
     kl_horizon: int = Field(
-        1000,
+        300,
         ge=1,
         description="Answers over which β may change by a fifth (Ziegler et al.: 10,000).",
     )
@@ -160,11 +160,13 @@ def ppo(
     reward: Reward,
     prompts: Sequence[Prompt],
     seed: int,
+    gold: Reward | None = None,
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Improve `actor` on `prompts`; `saved` is a checkpoint's state to continue from.
 
-    `seed` decides prompts, draws and minibatches.
+    `seed` decides prompts, draws and minibatches. `gold` is a second judge whose mean is logged and
+    never trained on: where it falls while the reward rises, the reward is being exploited.
 
     Yields, for each step, a `Rollout`, a `Step` and a `Checkpoint`; at the end `Done`.
     """
@@ -195,6 +197,7 @@ def ppo(
         metrics = {
             **_rollout_metrics(batch, score, judged, kl, kl_coef),
             **update,
+            **({} if gold is None else {"gold/mean": float(gold(batch).mean())}),
             "val/explained_variance": _explained_variance(value, ret, batch.mask),
             "lr": config.lr * fraction,
         }

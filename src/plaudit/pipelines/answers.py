@@ -16,10 +16,11 @@ from plaudit.records.types import Prompt, Trajectories
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec
 
-ROWS = 128
+ROWS = 256
 """Answers drawn at a time: the matrix products of a decode step are efficient from 64 rows on."""
 
-NAMES = ("answer", "mask", "logp", "terminated")
+NAMES = ("answer", "mask", "logp", "terminated", "answer_hidden", "prompt_hidden")
+"""Fields kept; the trunk's hidden states are there when the actor keeps them."""
 
 
 def draw_answers(
@@ -44,7 +45,8 @@ def draw_answers(
         chunk = prompts[starts[step] : starts[step] + size]
         key = np.random.SeedSequence((seed, 4, step)).generate_state(1)[0]
         batch = actor.generate(chunk, num_answers=num_answers, seed=int(key))
-        arrays = _joined(arrays, {name: getattr(batch, name) for name in NAMES})
+        fields = {name: getattr(batch, name) for name in NAMES}
+        arrays = _joined(arrays, {k: v for k, v in fields.items() if v is not None})
         yield Rollout(step + 1, _samples(batch), {})
         metrics = {
             "answer/length": float(batch.mask.sum() / len(batch)),
@@ -77,21 +79,29 @@ def answers_from(
         logp=arrays["logp"],
         terminated=arrays["terminated"],
         texts=tuple(codec.decode(ids[:n]) for ids, n in rows),
+        prompt_hidden=arrays.get("prompt_hidden"),
+        answer_hidden=arrays.get("answer_hidden"),
     )
 
 
 def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rows of both, the shorter answers padded as the longer chunk's width asks for."""
+    """Rows of both, the shorter ones padded with zeros along time to the width of the longer."""
     if not first:
         return dict(second)
-    width = max(first["answer"].shape[1], second["answer"].shape[1])
     joined = {}
-    for name in NAMES:
+    for name in second:
         parts = [first[name], second[name]]
-        if parts[0].dim() == 2:
-            parts = [torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in parts]
+        if parts[0].dim() > 1:
+            width = max(part.shape[1] for part in parts)
+            parts = [_widened(part, width) for part in parts]
         joined[name] = torch.cat(parts)
     return joined
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    if x.shape[1] == width:
+        return x
+    return torch.cat([x, x.new_zeros((x.shape[0], width - x.shape[1], *x.shape[2:]))], dim=1)
 
 
 def _samples(batch: Trajectories) -> list[dict[str, Any]]:

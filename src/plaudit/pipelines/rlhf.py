@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -89,13 +90,18 @@ class FeedbackConfig(Config):
         None, description="Path or URL of the feedback store; none puts it in the run folder."
     )
     answers_per_prompt: int = Field(
-        16, ge=2, description="Answers drawn for each prompt, from which pairs are made."
+        32, ge=2, description="Answers drawn for each prompt, from which pairs are made."
     )
-    pairs_per_prompt: int = Field(24, ge=1, description="Pairs of answers compared per prompt.")
+    pairs_per_prompt: int = Field(60, ge=1, description="Pairs of answers compared per prompt.")
     votes_per_pair: int = Field(
         2, ge=1, description="Annotators who see a pair; two or more allow agreement figures."
     )
     num_annotators: int = Field(10, ge=1, description="Simulated annotators.")
+    tie_threshold: float = Field(
+        0.1,
+        ge=0,
+        description="Gap in sentiment (-1 to 1) up to which a simulated annotator sees a tie.",
+    )
 
 
 class RLHFConfig(Config):
@@ -125,7 +131,8 @@ class RLHFConfig(Config):
         6, ge=1, description="Layers trained, from the top; all roles share the frozen rest."
     )
     sampling: Sampling = Field(
-        Sampling(max_new_tokens=32), description="How answers are drawn, here and in PPO."
+        Sampling(max_new_tokens=40, temperature=0.7),
+        description="How answers are drawn, here and in PPO.",
     )
     demonstrations: str | None = Field(
         None, description="Wanted answers (prompt, completion) to fine-tune on first; none: no SFT."
@@ -156,6 +163,7 @@ class _Job:
         config = self.config
         self._check_sources()
         train, held_out = self.prompts
+        _ = self.store  # a place that cannot be used is refused now
         if config.demonstrations is not None:
             self._fine_tune()
         reference = LocalReference(self.backbone, config.sampling)
@@ -233,10 +241,12 @@ class _Job:
             raise UserError("feedback.source is reward, but no reward is named: give --reward")
         if self.source == "file" and self.config.feedback.file is None:
             raise UserError("feedback.source is file, but feedback.file names none")
-        if self.source != "file" and self.config.sampling.temperature == 0:
+        drawn = self.config.sampling
+        if self.source != "file" and (drawn.temperature == 0 or drawn.top_k == 1):
+            key = "top_k=1" if drawn.temperature else "temperature=0"
             raise UserError(
-                "with sampling.temperature=0 all answers to a prompt are equal, so there would be "
-                "nothing to compare: give a temperature above 0"
+                f"with sampling.{key} all answers to a prompt are equal, so there would be "
+                "nothing to compare: draw from more than the most likely token"
             )
         rows, held = self.sources["prompts"].rows, self.config.num_held_out
         if len(rows) <= held:
@@ -333,7 +343,10 @@ class _Job:
 
     def _raters(self) -> Sequence[Rater]:
         if self.source == "annotators":
-            return simulated_annotators(self.config.feedback.num_annotators, self.config.seed)
+            feedback = self.config.feedback
+            return simulated_annotators(
+                feedback.num_annotators, self.config.seed, threshold=feedback.tie_threshold
+            )
         name, gold = self.config.reward, self.gold
         assert name is not None
         assert gold is not None
@@ -404,6 +417,7 @@ class _Job:
                 reward=reward,
                 prompts=prompts,
                 seed=self.config.seed,
+                gold=None if self.gold is None else _Watched(self.gold),
                 saved=saved,
             ),
             keep=lambda name: name.startswith("actor.weight."),
@@ -432,6 +446,17 @@ class _Job:
         write_report(run.path, summary, rows)
         run.finish(json.loads(json.dumps(summary)))
         return summary
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The gold rater in the role of a reward, for the curve that PPO logs beside its own."""
+
+    gold: Gold
+
+    def __call__(self, batch: Trajectories) -> Tensor:
+        scores = gold_scores(self.gold, batch)
+        return torch.tensor(scores, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.records.checkpoints import write_arrays
+from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event
 from plaudit.records.files import saying_no_room
 from plaudit.records.interrupt import Interrupt
@@ -70,15 +71,18 @@ class Stages:
                     final[:] = [event]
                 yield event
 
-        closing = drive(
-            watched(),
-            self.run,
-            name,
-            progress=self.progress,
-            interrupt=self.interrupt,
-            start=None if checkpoint is None else checkpoint[0],
-            headline=headline,
-        )
+        try:
+            closing = drive(
+                watched(),
+                self.run,
+                name,
+                progress=self.progress,
+                interrupt=self.interrupt,
+                start=None if checkpoint is None else checkpoint[0],
+                headline=headline,
+            )
+        except FloatingPointError as error:
+            raise UserError(f"{name}: {error} in a new run") from error
         arrays: dict[str, Any] = {}
         if final:
             arrays = {k: v for k, v in final[0].state()[0].items() if keep(k)}

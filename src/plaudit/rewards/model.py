@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class RewardModelConfig(Config):
     """Settings of learning a reward model."""
 
-    num_epochs: int = Field(3, ge=1, description="Passes over the comparisons.")
+    num_epochs: int = Field(1, ge=1, description="Passes over the comparisons.")
     prompts_per_step: int = Field(
         2, ge=1, description="Prompts in one optimiser step, with all their comparisons."
     )
