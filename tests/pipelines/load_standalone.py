@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -24,6 +25,7 @@ from transformers import (
 @torch.no_grad()
 def main(run: Path, out: Path) -> None:
     rows = json.loads((run / "answers.json").read_text())["answers"]
+    temperature = yaml.safe_load((run / "config.yaml").read_text())["sampling"]["temperature"]
     arrays = load_file(run / "stages" / "answers_after.safetensors")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     policy = AutoModelForCausalLM.from_pretrained(run / "model").eval()
@@ -37,7 +39,8 @@ def main(run: Path, out: Path) -> None:
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
         answer = arrays["answer"][i][arrays["mask"][i]].tolist()
         ids = torch.tensor([[*prompt, *answer]])
-        scores = policy(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        logits = policy(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        scores = (logits / temperature).log_softmax(-1)
         drawn = scores.gather(1, torch.tensor(answer)[:, None])[:, 0]
         logp[i, : len(answer)] = drawn
         sequences.append(ids[0])

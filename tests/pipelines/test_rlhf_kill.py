@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parent / "kill_job.py"
 NUM_KILLS = 20
 FLAGS = shlex.split("""
     --num-held-out 10 --num-top-layers 2 --sampling.max-new-tokens 8
-    --feedback.answers-per-prompt 16 --feedback.pairs-per-prompt 6
+    --feedback.answers-per-prompt 32 --feedback.pairs-per-prompt 6
     --sft.batch-size 4 --sft.save-every 2 --reward-model.save-every 2
     --ppo.num-steps 5 --ppo.prompts-per-step 4 --ppo.save-every 2 --ppo.kl-target 0.5
 """)

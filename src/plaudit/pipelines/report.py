@@ -21,7 +21,14 @@ from markupsafe import Markup
 from plaudit import __version__
 from plaudit.pipelines import report_contents as contents
 from plaudit.pipelines.report_plots import Plot, judged_by, plots
-from plaudit.records.files import read_json, read_jsonl, sync_folder, write_json, write_text
+from plaudit.records.files import (
+    read_json,
+    read_jsonl,
+    saying_no_room,
+    sync_folder,
+    write_json,
+    write_text,
+)
 
 TEMPLATE = Path(__file__).parent.parent / "recipes" / "report.html.j2"
 
@@ -246,7 +253,7 @@ def _plain(value: Any) -> Any:
 def _write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with saying_no_room(path), temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
