@@ -42,7 +42,8 @@ def new_folder(place: Path) -> Iterator[Path]:
     An existing model folder is replaced in one step. Raises UserError when the disk is full, the
     parent cannot be written, or `place` is a file or a folder of other things.
     """
-    if place.exists() and not (place / "config.json").is_file() and not _is_empty(place):
+    ours = any((place / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if place.exists() and not ours and not _is_empty(place):
         raise UserError(f"{place} exists and is not a model folder: it is not replaced")
     kept = f"; {place} is as it was" if place.exists() else ""
     with _saying_why(place, kept):
