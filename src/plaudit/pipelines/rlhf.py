@@ -27,6 +27,7 @@ from plaudit.engine.local import (
     LocalRewardModel,
     SharedBackbone,
 )
+from plaudit.engine.lora import LoraActor
 from plaudit.feedback.raters import Rater, RuleRater, gold_score, simulated_annotators
 from plaudit.feedback.stats import feedback_stats
 from plaudit.feedback.store import FeedbackStore
@@ -130,6 +131,11 @@ class RLHFConfig(Config):
     num_top_layers: int = Field(
         6, ge=1, description="Layers trained, from the top; all roles share the frozen rest."
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        description="Rank of adapters that the policy learns; 0: the layers' own weights.",
+    )
     sampling: Sampling = Field(
         Sampling(max_new_tokens=40, temperature=0.7),
         description="How answers are drawn, here and in PPO.",
@@ -194,7 +200,16 @@ class _Job:
 
     @cached_property
     def actor(self) -> LocalActor:
-        return LocalActor(self.backbone, self.config.sampling, adam=self.config.adam)
+        config = self.config
+        if config.lora_rank:
+            return LoraActor(
+                self.backbone,
+                config.sampling,
+                rank=config.lora_rank,
+                adam=config.adam,
+                seed=config.seed,
+            )
+        return LocalActor(self.backbone, config.sampling, adam=config.adam)
 
     @cached_property
     def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
@@ -432,6 +447,8 @@ class _Job:
     ) -> dict[str, Any]:
         run, lm = self.stages.run, self.backbone.lm
         save_language_model(run.path / "model", lm.model, lm.codec)
+        if isinstance(self.actor, LoraActor):
+            self.actor.save_adapter(run.path / "adapter")
         top = {f"{k}": v for k, v in reward_model.top.base.state_dict().items()}
         save_classifier(
             run.path / "reward_model",
