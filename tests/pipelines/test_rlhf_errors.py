@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,21 @@ def test_answers_that_cannot_differ_are_refused(folder):
 def test_a_store_that_cannot_be_opened_is_refused(folder):
     said = refused(*REWARD, "--feedback.store", "nowhere/feedback.sqlite")
     assert "the folder nowhere does not exist" in said
+
+
+def test_votes_on_the_answers_of_another_run_are_never_taken_for_its_own(folder):
+    Path("shared.sqlite").unlink(missing_ok=True)
+    words = (*REWARD, "--feedback.store", "shared.sqlite")
+    assert run(*words, name="first").code == 0
+    Path("other.jsonl").write_text(Path("prompts.jsonl").read_text().replace("cart", "tea"))
+    other = (*words, "--prompts", "other.jsonl")
+    assert "is already there with other content" in stopped(*other)
+    with sqlite3.connect("shared.sqlite") as database:  # as if no pair had the name of another
+        for table in ("items", "votes"):
+            database.execute(f"UPDATE {table} SET key = 'first-' || key")
+    database.close()
+    shutil.rmtree("runs/wrong")
+    assert "compares answers that this run did not draw (item 'first-" in stopped(*other)
 
 
 def test_a_learning_rate_that_overflows_is_a_sentence(folder):

@@ -24,6 +24,20 @@ def test_taking_a_run_up_removes_half_written_files_and_folders_and_nothing_else
         assert {file.relative_to(path) for file in path.rglob("*")} == before
 
 
+def test_a_run_killed_before_its_system_was_noted_has_it_noted_later(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.create(path, WalkConfig(), pipeline="walk"):
+        pass
+    noted = (path / "system.json").read_text()
+    with RunFolder.resume(path):
+        assert (path / "system.json").read_text() == noted
+    (path / "system.json").unlink()
+    (path / "model").rmdir()
+    with RunFolder.resume(path):
+        assert (path / "system.json").exists()
+        assert (path / "model").is_dir()
+
+
 def test_a_run_killed_before_it_had_a_config_can_be_started_again(tmp_path):
     path = tmp_path / "run"
     path.mkdir()

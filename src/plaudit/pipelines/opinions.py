@@ -120,6 +120,12 @@ def opinions_on(batch: Trajectories, comparisons: Sequence[Comparison], *, split
             continue
         rows = c.columns["rows"]
         pair = (int(rows[c.positions[0]]), int(rows[c.positions[1]]))
+        drawn = [batch.texts[row] if row < len(batch) else None for row in pair]
+        if drawn != [c.a, c.b]:
+            raise UserError(
+                f"the feedback store compares answers that this run did not draw (item "
+                f"{c.item_key!r}): give the run a store of its own"
+            )
         tally.setdefault(pair, []).append({"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference])
     shares = {pair: sum(votes) / len(votes) for pair, votes in tally.items()}
     return Opinions(

@@ -67,9 +67,7 @@ class RunFolder:
         run = cls(path)
         run.lock()
         write_text(path / "config.yaml", dump_yaml(config, pipeline=pipeline))
-        for name in ("report", "checkpoints", "model"):
-            (path / name).mkdir(exist_ok=True)
-        write_json(path / "system.json", system_facts())
+        run._furnish()
         return run
 
     @classmethod
@@ -88,7 +86,15 @@ class RunFolder:
         if run.finished:
             run.close()
             raise UserError(f"the run {run.path} is finished; start another one with another name")
+        run._furnish()
         return run
+
+    def _furnish(self) -> None:
+        """What every run has beside its config, unless it is there already."""
+        for name in ("report", "checkpoints", "model"):
+            (self.path / name).mkdir(exist_ok=True)
+        if not (self.path / "system.json").exists():
+            write_json(self.path / "system.json", system_facts())
 
     # --- one writer
 
