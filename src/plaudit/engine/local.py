@@ -236,6 +236,13 @@ class Scorer:
         named |= {f"head.{name}": p for name, p in self.head.named_parameters()}
         self.learner = Learner(named, adam or AdamConfig())
 
+    def freeze(self) -> None:
+        """No more training: gradients and moments, three times the weights, are given back."""
+        self.learner.zero_grad()
+        self.learner.optimiser.state.clear()
+        self.top.requires_grad_(False)
+        self.head.requires_grad_(False)
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return self.learner.state()
 

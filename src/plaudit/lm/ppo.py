@@ -38,7 +38,7 @@ from plaudit.records.types import Prompt, Trajectories
 class PPOConfig(Config):
     """Settings of PPO on text. A token's reward and a score are in the reward model's units."""
 
-    num_steps: int = Field(24, ge=1, description="Rollouts, each followed by updates.")
+    num_steps: int = Field(16, ge=1, description="Rollouts, each followed by updates.")
     prompts_per_step: int = Field(16, ge=1, description="Prompts drawn for a rollout.")
     answers_per_prompt: int = Field(
         4, ge=1, description="Answers to each prompt; they share the prompt's computation."
@@ -77,7 +77,7 @@ class PPOConfig(Config):
         description="Divide scores by their running standard deviation, or leave them.",
     )
     missing_eos_penalty: float = Field(
-        0.0,
+        0.5,
         ge=0,
         description="Taken from the scaled score of an answer that the length limit cut.",
     )

@@ -415,7 +415,7 @@ class _Job:
             headline=["loss", "accuracy", "eval/accuracy"],
         )
         model.restore(_without("model.", kept.arrays), {})
-        model.top.requires_grad_(False)
+        model.freeze()
         return model, reward_model_figures(model(judged.batch), judged)
 
     def _improve(
