@@ -83,7 +83,9 @@ def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
 def compare_sides(before: Side, after: Side) -> dict[str, Any]:
     """The summary's figures; keys without a gold rater hold None."""
     groups = before.batch.group.tolist()
-    figures: dict[str, Any] = dict.fromkeys(("win_rate", "win_rate_interval", "gold_before", "gold_after"))
+    figures: dict[str, Any] = dict.fromkeys(
+        ("win_rate", "win_rate_interval", "gold_before", "gold_after")
+    )
     for name, x, y in (
         ("", before.gold, after.gold),
         ("reward_", before.reward.tolist(), after.reward.tolist()),
