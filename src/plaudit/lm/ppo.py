@@ -38,7 +38,7 @@ from plaudit.records.types import Prompt, Trajectories
 class PPOConfig(Config):
     """Settings of PPO on text. A token's reward and a score are in the reward model's units."""
 
-    num_steps: int = Field(16, ge=1, description="Rollouts, each followed by updates.")
+    num_steps: int = Field(12, ge=1, description="Rollouts, each followed by updates.")
     prompts_per_step: int = Field(16, ge=1, description="Prompts drawn for a rollout.")
     answers_per_prompt: int = Field(
         4, ge=1, description="Answers to each prompt; they share the prompt's computation."
@@ -49,7 +49,7 @@ class PPOConfig(Config):
     num_minibatches: int = Field(
         2, ge=1, description="Optimiser steps in an epoch; prompts are not split across them."
     )
-    lr: float = Field(2e-4, gt=0, description="The actor's first learning rate; falls to 0.")
+    lr: float = Field(1.5e-4, gt=0, description="The actor's first learning rate; falls to 0.")
     critic_lr: float = Field(
         1e-4, gt=0, description="The critic's first learning rate; falls to 0."
     )
@@ -63,7 +63,7 @@ class PPOConfig(Config):
         0.1, ge=0, description="First β: the score one nat of distance from the reference costs."
     )
     kl_target: float | None = Field(
-        8.0,
+        6.0,
         gt=0,
         description="Nats per answer that β is steered to; none keeps β fixed (Ziegler et al.).",
     )
