@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from plaudit.engine.learner import AdamConfig, Learner
+from plaudit.engine.memory import keep_freed_memory
 from plaudit.models.backbone import (
     Decoder,
     ScalarHead,
@@ -64,6 +65,7 @@ class SharedBackbone:
                 f"num_top_layers is {num_top_layers}, but this model has {total} layers: "
                 f"give a number from 1 to {total}"
             )
+        keep_freed_memory()
         self.lm = lm
         self.split = total - num_top_layers
         check_split(lm.model, self.split)

@@ -1,0 +1,330 @@
+"""One PPO step with one shared trunk, and with four models: same weights, data and threads.
+
+    python benchmarks/ppo_step.py [--threads N] [--repeats R] [--prompts P] [--answers G]
+
+Three ways to hold actor, reference, critic and reward model, which train the same top layers of
+the embedded SmolLM2 and take the same PPO steps in turn:
+
+- shared trunk: what Plaudit does. The lower layers' outputs are kept from generation.
+- four models: a whole model for each role; every call runs every layer from token ids, without
+  gradients below the top. The answers to a prompt still share its computation.
+- four models, one row an answer: besides, each answer is generated and trained with a prompt of
+  its own, as trainers do that know no groups.
+
+All three run Plaudit's code on the same products, so only the work differs. A step is generation,
+scores, log-probabilities of the reference, values, and the updates of actor and critic. Before
+anything is timed, losses and gradients of one update are compared, and the run ends if they differ
+by more than float32's rounding. Times are processor time of this process on one thread (other jobs
+disturb it less), wall-clock time on more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from machine import description
+from plaudit.engine.local import (
+    LocalActor,
+    LocalCritic,
+    LocalReference,
+    LocalRewardModel,
+    SharedBackbone,
+)
+from plaudit.lm.ppo import PPOConfig, ppo
+from plaudit.models.load import LanguageModel, load_language_model
+from plaudit.models.sampler import Sampler
+from plaudit.ops import aggregate
+from plaudit.records.events import Event, Step
+from plaudit.records.files import write_text
+from plaudit.records.sampling import Sampling
+from plaudit.records.types import Prompt, Trajectories
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT / "results" / "ppo_step.md"
+PROMPTS = ROOT.parent / "src" / "plaudit" / "recipes" / "prompts_demo.jsonl"
+TOLERANCE = 1e-3
+"""Largest difference allowed, as a fraction of the gradient's (or the losses') norm."""
+
+PARTS = ("generate", "reward", "reference", "values", "actor update", "critic update")
+TRAINING = PARTS[1:]
+WAYS = ("shared trunk", "four models", "four models, one row an answer")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The four roles, and the time that each part of a step has taken since `clear`."""
+
+    actor: LocalActor
+    critic: LocalCritic
+    reference: LocalReference
+    reward: LocalRewardModel
+    spent: dict[str, float]
+
+    def calls(self) -> tuple[tuple[str, Any, str], ...]:
+        return (
+            ("generate", self.actor, "generate"),
+            ("reference", self.reference, "logprobs"),
+            ("values", self.critic, "values"),
+            ("actor update", self.actor, "update"),
+            ("critic update", self.critic, "update"),
+        )
+
+
+def clock() -> float:
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def alone(batch: Trajectories) -> Trajectories:
+    """The same answers, each with a prompt of its own; rows keep their order."""
+    groups = batch.group.tolist()
+    return replace(
+        batch,
+        prompts=tuple(batch.prompts[g] for g in groups),
+        group=torch.arange(len(groups)),
+    )
+
+
+def roles(lm: LanguageModel, way: str, head: Tensor, top: int, sampling: Sampling) -> Roles:
+    """Actor, critic, reference and reward model from the same weights, held in one of the ways."""
+    shared = SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top)
+
+    def backbone() -> SharedBackbone:
+        if way == "shared trunk":
+            return shared
+        return SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top)
+
+    actor = LocalActor(backbone(), sampling)
+    reward, critic = LocalRewardModel(backbone()), LocalCritic(backbone())
+    with torch.no_grad():
+        reward.head.weight.copy_(head)
+        critic.head.weight.copy_(head)
+    made = Roles(actor, critic, LocalReference(backbone(), sampling), reward, {})
+    if way != "shared trunk":
+        codec = lm.codec
+        actor.sampler = Sampler(
+            actor.backbone.lm.model, stop_ids=codec.stop_ids, pad_id=codec.pad_id
+        )
+    if way == WAYS[2]:
+        _ungroup(made)
+    for name, role, method in made.calls():
+        setattr(role, method, _timed(name, getattr(role, method), made.spent))
+    return made
+
+
+def _ungroup(made: Roles) -> None:
+    """Every call sees each answer in a row of its own, as `alone` makes them."""
+    generate = made.actor.generate
+
+    def generated(prompts: Sequence[Prompt], *, num_answers: int, seed: int) -> Trajectories:
+        repeated = [p for p in prompts for _ in range(num_answers)]
+        batch = generate(repeated, num_answers=1, seed=seed)
+        group = torch.arange(len(prompts)).repeat_interleave(num_answers)
+        return replace(batch, prompts=tuple(prompts), group=group)
+
+    made.actor.generate = generated  # type: ignore[method-assign]
+    for _, role, method in made.calls()[1:]:
+        plain = getattr(role, method)
+        setattr(role, method, lambda batch, *a, plain=plain, **k: plain(alone(batch), *a, **k))
+
+
+def _timed(name: str, call: Callable[..., Any], spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*args: Any, **options: Any) -> Any:
+        begin = clock()
+        out = call(*args, **options)
+        spent[name] = spent.get(name, 0.0) + clock() - begin
+        return out
+
+    return timed
+
+
+def steps(made: Roles, way: str, config: PPOConfig, prompts: Sequence[Prompt]) -> Iterator[Event]:
+    """The library's own PPO over these roles."""
+
+    def judged(batch: Trajectories) -> Tensor:
+        return made.reward(alone(batch) if way == WAYS[2] else batch)
+
+    return ppo(
+        config,
+        actor=made.actor,
+        critic=made.critic,
+        reference=made.reference,
+        reward=_timed("reward", judged, made.spent),
+        prompts=prompts,
+        seed=0,
+    )
+
+
+def one_step(events: Iterator[Event], spent: dict[str, float]) -> tuple[dict[str, float], Any]:
+    """(seconds of each part and of the whole step, its metrics)."""
+    spent.clear()
+    begin = clock()
+    metrics = next(event.metrics for event in events if isinstance(event, Step))
+    return {**spent, "step": clock() - begin}, metrics
+
+
+def update_of(made: Roles, batch: Trajectories) -> tuple[list[float], list[Tensor]]:
+    """Losses of one update of actor and critic with the weights left alone, and the gradients."""
+    losses: list[float] = []
+    num_tokens = batch.mask.sum()
+    slope = torch.linspace(-1, 1, batch.mask.numel()).view(batch.mask.shape)
+
+    def policy_loss(rows: list[int], logp: Tensor, entropy: Tensor) -> Tensor:
+        loss = aggregate(-logp * slope[rows], batch.mask[rows], num_tokens)
+        losses.append(float(loss.detach()))
+        return loss
+
+    def value_loss(rows: list[int], value: Tensor) -> Tensor:
+        loss = aggregate((value - slope[rows]) ** 2, batch.mask[rows], num_tokens)
+        losses.append(float(loss.detach()))
+        return loss
+
+    summed = []
+    for role, loss in ((made.actor, policy_loss), (made.critic, value_loss)):
+        role.update(batch, loss, lr=0.0)
+        summed.append(sum(losses))
+        losses.clear()
+    parameters = (*made.actor.learner.parameters.values(), *made.critic.learner.parameters.values())
+    return summed, [p.grad.clone() for p in parameters if p.grad is not None]
+
+
+def check(all_roles: dict[str, Roles], prompts: Sequence[Prompt], num_answers: int) -> float:
+    """Largest relative difference between the ways, of losses and of each tensor's gradient.
+
+    All ways learn from the same answers, without kept hidden states but for the shared trunk's.
+    Each also draws for itself, and must draw the same tokens, but for the rare answer in which a
+    uniform number falls within rounding of the border between two tokens.
+    """
+    results, drawn = {}, {}
+    for way, made in all_roles.items():
+        drawn[way] = made.actor.generate(prompts, num_answers=num_answers, seed=7)
+        batch = drawn[WAYS[0]]
+        if way != WAYS[0]:
+            same = sum(a == b for a, b in zip(drawn[way].texts, batch.texts, strict=True))
+            if same < 0.75 * len(batch):
+                raise SystemExit(f"{way}: only {same} of {len(batch)} answers were the same")
+            batch = replace(batch, prompt_hidden=None, answer_hidden=None)
+        results[way] = update_of(made, batch)
+    losses, grads = results[WAYS[0]]
+    worst = 0.0
+    for way in WAYS[1:]:
+        other_losses, other_grads = results[way]
+        for a, b in zip(losses, other_losses, strict=True):
+            worst = max(worst, abs(a - b) / max(abs(a), 1e-12))
+        for g, h in zip(grads, other_grads, strict=True):
+            worst = max(worst, float((g - h).norm() / g.norm().clamp_min(1e-12)))
+    if worst > TOLERANCE:
+        raise SystemExit(f"losses or gradients differ by {worst:.1e} of their size")
+    return worst
+
+
+def table(seconds: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Medians of every part, and each way's time over the shared trunk's."""
+    median = {
+        way: {part: statistics.median(r[part] for r in runs) for part in runs[0]}
+        for way, runs in seconds.items()
+    }
+    first = median[WAYS[0]]
+
+    def training(of: dict[str, float]) -> float:
+        return of["step"] - of["generate"]
+
+    heads = ("seconds", *PARTS, "training (all but generation)", "step")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for way, of in median.items():
+        cells = [f"{of[part]:.2f}" for part in PARTS]
+        lines.append(f"| {way} | {' | '.join(cells)} | {training(of):.2f} | {of['step']:.2f} |")
+    lines += ["", f"| time over the shared trunk's | {' | '.join(heads[1:])} |"]
+    lines += [f"|{'---|' * len(heads)}"]
+    for way, of in list(median.items())[1:]:
+        cells = [f"{of[part] / first[part]:.2f}" for part in PARTS]
+        whole = f"**{training(of) / training(first):.2f}** | **{of['step'] / first['step']:.2f}**"
+        lines.append(f"| {way} | {' | '.join(cells)} | {whole} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="PPO steps of each way")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts a step")
+    parser.add_argument("--answers", type=int, default=4, help="answers to a prompt")
+    parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument("--top", type=int, default=6, help="layers that are trained")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    lm = load_language_model(chosen.model)
+    rows = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    prompts = [lm.codec.prompt(row["prompt"]) for row in rows]
+    width = int(lm.model.config.hidden_size)
+    head = torch.randn(1, width, generator=torch.Generator().manual_seed(0)) / width**0.5
+    sampling = Sampling(max_new_tokens=chosen.tokens)
+    made = {way: roles(lm, way, head, chosen.top, sampling) for way in WAYS}
+    worst = check(made, prompts[:4], chosen.answers)
+    config = PPOConfig(
+        num_steps=chosen.repeats + 1,
+        prompts_per_step=chosen.prompts,
+        answers_per_prompt=chosen.answers,
+        max_policy_kl=1e9,
+        lr=1e-6,
+        critic_lr=1e-6,
+    )
+    events = {way: steps(made[way], way, config, prompts) for way in WAYS}
+    seconds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(chosen.repeats):
+        metrics = {}
+        for way in WAYS:
+            spent, metrics[way] = one_step(events[way], made[way].spent)
+            seconds[way].append(spent)
+        print({way: f"{s[-1]['step']:.1f} s" for way, s in seconds.items()}, flush=True)
+    lines = report(lm, chosen, seconds, worst, metrics)
+    print("\n".join(lines))
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(chosen.out, "\n".join(lines))
+
+
+def report(
+    lm: LanguageModel,
+    chosen: argparse.Namespace,
+    seconds: dict[str, list[dict[str, float]]],
+    worst: float,
+    metrics: dict[str, Any],
+) -> list[str]:
+    """The page."""
+    total = lm.model.config.num_hidden_layers
+    unit = "processor seconds" if chosen.threads == 1 else "seconds of wall-clock time"
+    length = metrics[WAYS[0]]["answer/length"]
+    norms = ", ".join(f"{metrics[way]['grad_norm']:.4f}" for way in WAYS)
+    return [
+        "# One PPO step: one shared trunk and four models",
+        "",
+        f"{description()}. {lm.source}, float32, the top {chosen.top} of {total} layers trained; "
+        f"{chosen.prompts} prompts × {chosen.answers} answers of at most {chosen.tokens} tokens "
+        f"({length:.1f} on average in the last step), 2 epochs of 2 minibatches. "
+        f"Medians of {chosen.repeats} steps each, in turn, in {unit}.",
+        "",
+        *table(seconds),
+        "",
+        f"Before timing, losses and gradients of an update with the same answers "
+        f"differed by at most {worst:.0e} of their size. Mean gradient norms of the "
+        f"actor in the last timed step: {norms}.",
+        "",
+        "How it is measured: `benchmarks/ppo_step.py`.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    main()
