@@ -48,6 +48,10 @@ class Decoder(Protocol[P]):
         """Take up the model's weights as they are now."""
         ...
 
+    def release(self) -> None:
+        """Give up copies of weights; the next `refresh` makes them again."""
+        ...
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> P:
         """Read each prompt once."""
         ...

@@ -115,6 +115,7 @@ class FusedDecoder:
         self.group = attention.q_proj.out_features // attention.k_proj.out_features
         self.scaling = float(attention.scaling)
         self.layers: list[Any] = [None] * len(base.layers)
+        self.head: Any = None
 
     @property
     def embedding(self) -> Tensor:
@@ -127,6 +128,10 @@ class FusedDecoder:
             self.layers[i] = self._layer(layer)
         head: Any = self.model.get_output_embeddings()
         self.head = linear(head.weight, head.bias)
+
+    def release(self) -> None:
+        self.layers = [None] * len(self.layers)
+        self.head = None
 
     def _layer(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -197,7 +202,8 @@ class FusedDecoder:
         return layer.down.plus(gate.mul_(layer.up(h)), x)
 
     def logits(self, x: Tensor) -> Tensor:
-        return self.head(norm(self.base.norm, x))
+        logits: Tensor = self.head(norm(self.base.norm, x))
+        return logits
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> FusedPrefix:
         lengths = [len(p) for p in prompts]

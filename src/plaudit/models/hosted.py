@@ -77,6 +77,9 @@ class HostedDecoder:
     def refresh(self) -> None:
         """Nothing to do: the model's own weights are used."""
 
+    def release(self) -> None:
+        """Nothing to do."""
+
     def forward(
         self, token: Tensor, attention: Tensor, cache: DynamicCache
     ) -> tuple[Tensor, Tensor | None]:
