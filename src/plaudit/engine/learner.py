@@ -75,6 +75,7 @@ class Learner:
     def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Put back what `state` gave, bit for bit; without moments the optimiser starts afresh."""
         del facts
+        self.zero_grad()
         for name, parameter in self.parameters.items():
             with torch.no_grad():
                 parameter.copy_(arrays[f"weight.{name}"])
@@ -86,14 +87,3 @@ class Learner:
             self.optimiser.state.pop(parameter, None)
             if moments:
                 self.optimiser.state[parameter] = moments
-
-
-def prefixed(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under `prefix.name`."""
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}
-
-
-def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `prefixed` put under `prefix`, with their own names again."""
-    start = f"{prefix}."
-    return {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from plaudit.models.load import LanguageModel
     from plaudit.records.roles import PolicyLoss, ValueLoss
 
-MAX_TOKENS = 1280
-"""Places in a micro-batch: about 0.4 GB of activations for six layers of a 135M model."""
+MAX_TOKENS = 896
+"""Places in a micro-batch: about 0.3 GB of activations for six layers of a 135M model."""
 
 
 class SharedBackbone:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.pipelines.drive import Progress, drive
-from plaudit.records.checkpoints import write_arrays
+from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event
 from plaudit.records.files import saying_no_room

@@ -8,15 +8,13 @@ rename; the folder that the link left is removed last. Checksums are verified on
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.files import (
     exact_json,
@@ -97,35 +95,6 @@ def _fill(folder: Path, state: SavedState) -> None:
     write_arrays(folder / ARRAYS, state.arrays)
     write_json(folder / SUMS, {name: _checksum(folder / name) for name in (ARRAYS, FACTS)})
     sync_folder(folder)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """Tensors to a safetensors file, flushed; a full disk is an OSError with its number."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(_separate(arrays), path)
-    except SafetensorError as error:  # hides the operating system's error number in its text
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _separate(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous, none sharing memory with another (a rule of the format)."""
-    found: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in arrays.items():
-        plain = tensor.detach().cpu().contiguous()
-        if plain.untyped_storage().data_ptr() in storages:
-            plain = plain.clone()
-        storages.add(plain.untyped_storage().data_ptr())
-        found[name] = plain
-    return found
 
 
 def _checksum(path: Path) -> str:
