@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from plaudit.engine.memory import give_back_memory
 from plaudit.records.config import Config
 
 
@@ -61,6 +62,7 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
+        give_back_memory()  # activations of one size leave holes that the next do not fit
         return grad_norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
