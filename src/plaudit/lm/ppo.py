@@ -60,10 +60,10 @@ class PPOConfig(Config):
         0.2, gt=0, description="How far a value may move in one rollout (Huang et al. 2024)."
     )
     kl_coef: float = Field(
-        0.1, ge=0, description="First β: the score one nat of distance from the reference costs."
+        0.15, ge=0, description="First β: the score one nat of distance from the reference costs."
     )
     kl_target: float | None = Field(
-        6.0,
+        4.5,
         gt=0,
         description="Nats per answer that β is steered to; none keeps β fixed (Ziegler et al.).",
     )

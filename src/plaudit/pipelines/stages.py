@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plaudit.engine.memory import give_back_memory
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
@@ -94,6 +95,7 @@ class Stages:
             with saying_no_room(path):
                 write_arrays(temporary, arrays)
                 temporary.replace(path)
+        give_back_memory()
         told = {**closing.metrics, **results(), "seconds": self._seconds(name)}
         self.run.finish_stage(name, told)
         return StageResult(arrays, told)
