@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tabular_roles import TableActor, TableCritic, TableReference, TableReward, prompts_of
 
 from plaudit.lm.ppo import (
     PPOConfig,
@@ -21,6 +20,7 @@ from plaudit.lm.steps import credit, last_token, token_steps
 from plaudit.ops import gae
 from plaudit.records.events import Checkpoint, Done, Step
 from plaudit.records.types import Prompt, Trajectories
+from tabular_roles import TableActor, TableCritic, TableReference, TableReward, prompts_of
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_llama
 
 from plaudit.engine.local import LocalActor, LocalRewardModel, SharedBackbone
 from plaudit.models.load import load_language_model
@@ -18,6 +17,7 @@ from plaudit.records.types import Trajectories
 from plaudit.rewards.model import RewardModelConfig, fit_reward_model, pair_metrics
 from plaudit.rewards.pairs import Pairs
 from plaudit.rewards.probe import fit_probe
+from tiny_models import tiny_llama
 
 WORDS = ("river", "cart", "player", "pole", "France", "lovely", "happy", "sad", "great", "awful")
 
