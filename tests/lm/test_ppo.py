@@ -40,6 +40,7 @@ def test_reaches_the_optimum_of_the_kl_regularised_bandit(seed: int) -> None:
         lr=0.05,
         critic_lr=0.2,
         kl_coef=beta,
+        kl_target=None,
         value_clip=10.0,
         max_policy_kl=1.0,
         save_every=1000,
@@ -75,6 +76,7 @@ def test_a_larger_kl_coefficient_stays_nearer_to_the_reference() -> None:
             lr=0.1,
             critic_lr=0.2,
             kl_coef=beta,
+            kl_target=None,
             value_clip=10.0,
             max_policy_kl=1.0,
         )
