@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plaudit.ops import gae
+from plaudit.ops import gae, next_step_value
 from plaudit.records.types import Steps, Trajectories
 
 
@@ -34,13 +34,12 @@ def token_steps(
     last = last_token(mask)
     reward = -kl_coef * (batch.logp - logp_ref) * mask
     reward = reward + torch.where(last, score.to(reward.dtype)[:, None], 0.0)
-    next_value = torch.nn.functional.pad(value, (0, 1))[:, 1:] * (mask & ~last)
     return Steps(
         obs=batch.answer,
         action=batch.answer,
         logp=batch.logp,
         value=value * mask,
-        next_value=next_value,
+        next_value=next_step_value(value, mask),
         reward=reward,
         terminated=last,
         boundary=last,
