@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,7 @@ from plaudit.feedback.entries import (
     words_vote,
 )
 from plaudit.feedback.store import FeedbackStore
+from plaudit.feedback.tables import _use_write_ahead_log, database_url, open_engine
 from plaudit.records.errors import UserError
 
 
@@ -244,6 +246,22 @@ ADDER = textwrap.dedent(
             store.add_comparison(f"shared{n}", sys.argv[2], "a", key=f"{sys.argv[2]}/{n}")
     """
 )
+
+
+def test_a_new_store_may_be_opened_by_many_at_once(tmp_path):
+    """SQLite refuses a change of journal at once while another makes it; nobody may see that."""
+    for trial in range(30):
+        engines = [open_engine(database_url(tmp_path / f"{trial}.sqlite")) for _ in range(4)]
+        together = threading.Barrier(len(engines))
+
+        def begin(engine, together=together):
+            together.wait()
+            _use_write_ahead_log(engine)
+
+        with ThreadPoolExecutor(len(engines)) as pool:
+            list(pool.map(begin, engines))
+        for engine in engines:
+            engine.dispose()
 
 
 def test_two_processes_append_to_one_store(tmp_path):

@@ -8,6 +8,8 @@ back transaction leaves no gap and a rerun ends in the same ids on SQLite and Po
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -219,10 +221,22 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    """A lasting property of the file; set only once it is known to be empty, hence ours."""
+    """A lasting property of the file; set only once it is known to be empty, hence ours.
+
+    SQLite does not wait here as it does elsewhere: of two processes that change the journal of a
+    new file at once, one is told "locked" straight away. It asks again, as long as a writer waits.
+    """
     raw = engine.raw_connection()
+    give_up = time.monotonic() + BUSY_SECONDS
     try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL").close()
+        while True:
+            try:
+                raw.cursor().execute("PRAGMA journal_mode=WAL").close()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.01)
     finally:
         raw.close()
 
