@@ -1,0 +1,188 @@
+"""How a finite world is acted in: one draw of (next state, reward) from its table, compiled.
+
+Random numbers are xoshiro256++ over a state of four 64-bit words that the caller holds, so that a
+run can be saved at any step and continued bit for bit, and no global generator is touched.
+Source: Blackman & Vigna 2021 (xoshiro256++); Steele et al. 2014 (splitmix64, for seeding).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plaudit.mdp.compiled import compiled
+from plaudit.mdp.model import MDP
+from plaudit.records.errors import UserError
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Words: TypeAlias = NDArray[np.uint64]
+
+
+class Table(NamedTuple):
+    """A world as samplers read it.
+
+    Row s·A + a holds `next_state` and `upto`, the running sum of its probabilities (the last is
+    made exactly 1). `mean` is r(s, a, s') beside each transition, `std` the normal noise of each
+    row (0: none). `start` and `start_upto` say where episodes begin. An episode ends on entering a
+    `terminal` state.
+    """
+
+    indptr: Ints
+    next_state: Ints
+    upto: Floats
+    mean: Floats
+    std: Floats
+    exists: NDArray[np.bool_]
+    terminal: NDArray[np.bool_]
+    start: Ints
+    start_upto: Floats
+
+
+def table_of(mdp: MDP) -> Table:
+    """The sampling table of a world, made once for a run."""
+    p = mdp.transition
+    counts = np.diff(p.indptr).astype(np.int64)
+    row = np.repeat(np.arange(counts.size), counts)
+    upto = np.cumsum(p.data)
+    begin = np.concatenate([[0.0], upto])[p.indptr[:-1]]
+    upto = upto - begin[row]
+    if counts.size and counts.max() > 0:
+        last = p.indptr[1:][counts > 0] - 1
+        upto[last] = 1.0
+    mean = mdp.reward.ravel()[row] if mdp.reward_next is None else mdp.reward_next
+    std = np.zeros(counts.size) if mdp.reward_std is None else mdp.reward_std.ravel().copy()
+    start = np.flatnonzero(mdp.initial > 0)
+    start_upto = np.cumsum(mdp.initial[start])
+    start_upto[-1] = 1.0
+    return Table(
+        p.indptr.astype(np.int64),
+        p.indices.astype(np.int64),
+        upto,
+        np.ascontiguousarray(mean, dtype=np.float64),
+        std,
+        np.ascontiguousarray(mdp.available),
+        mdp.terminal.copy(),
+        start,
+        start_upto,
+    )
+
+
+def seeded(seed: int) -> Words:
+    """The generator's four words from one seed (0 or more)."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed: {seed!r}; expected an integer of 0 or more")
+    mask = (1 << 64) - 1
+    state, words = int(seed) & mask, []
+    for _ in range(4):
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        mixed = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+        words.append(mixed ^ (mixed >> 31))
+    return np.array(words, dtype=np.uint64)
+
+
+@compiled
+def random_word(rng: Words) -> np.uint64:
+    """The next 64 random bits; `rng` moves on."""
+    total = rng[0] + rng[3]
+    result = ((total << np.uint64(23)) | (total >> np.uint64(41))) + rng[0]
+    moved = rng[1] << np.uint64(17)
+    rng[2] ^= rng[0]
+    rng[3] ^= rng[1]
+    rng[1] ^= rng[2]
+    rng[0] ^= rng[3]
+    rng[2] ^= moved
+    rng[3] = (rng[3] << np.uint64(45)) | (rng[3] >> np.uint64(19))
+    return result
+
+
+@compiled
+def uniform(rng: Words) -> float:
+    """A number of [0, 1) with 53 random bits."""
+    return (random_word(rng) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@compiled
+def below(rng: Words, count: int) -> int:
+    """An integer of 0 to count - 1, each as likely to within 2^-53."""
+    return int(uniform(rng) * count)
+
+
+@compiled
+def normal(rng: Words) -> float:
+    """A standard normal number (Box & Muller 1958, the cosine alone)."""
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(rng)))
+    return float(radius * np.cos(2.0 * np.pi * uniform(rng)))
+
+
+@compiled
+def first_state(table: Table, rng: Words) -> int:
+    """A state in which an episode begins."""
+    draw = uniform(rng)
+    i = 0
+    while table.start_upto[i] <= draw:
+        i += 1
+    return table.start[i]
+
+
+@compiled
+def step(table: Table, rng: Words, state: int, action: int) -> tuple[int, float]:
+    """(next state, reward) for an action that exists in the state."""
+    row = state * table.exists.shape[1] + action
+    k = table.indptr[row]
+    draw = uniform(rng)
+    while table.upto[k] <= draw:
+        k += 1
+    reward = table.mean[k]
+    if table.std[row] > 0.0:
+        reward += table.std[row] * normal(rng)
+    return table.next_state[k], reward
+
+
+@compiled
+def any_action(table: Table, rng: Words, state: int) -> int:
+    """One of the actions that exist in the state, evenly."""
+    count = table.exists.shape[1]
+    action = below(rng, count)
+    while not table.exists[state, action]:
+        action = below(rng, count)
+    return action
+
+
+@compiled
+def drawn_action(probability: Floats, rng: Words, state: int) -> int:
+    """An action of the policy [S, A] in the state."""
+    draw = uniform(rng)
+    total, last = 0.0, 0
+    for a in range(probability.shape[1]):
+        if probability[state, a] > 0.0:
+            last = a
+            total += probability[state, a]
+            if draw < total:
+                return a
+    return last
+
+
+@compiled
+def greedy_action(q: Floats, rng: Words, state: int) -> int:
+    """The best action of q [S, A]; of equal ones each as likely. Missing actions hold -inf."""
+    best, choice, ties = -np.inf, 0, 0
+    for a in range(q.shape[1]):
+        if q[state, a] > best:
+            best, choice, ties = q[state, a], a, 1
+        elif q[state, a] == best and best > -np.inf:
+            ties += 1
+            if below(rng, ties) == 0:
+                choice = a
+    return choice
+
+
+@compiled
+def epsilon_greedy(table: Table, q: Floats, epsilon: float, rng: Words, state: int) -> int:
+    """With probability epsilon any action that exists, else the best of q."""
+    if uniform(rng) < epsilon:
+        return any_action(table, rng, state)
+    return greedy_action(q, rng, state)
