@@ -160,15 +160,11 @@ class MDP:
         policy: [S] actions, or [S, A] probabilities.
         """
         probability = policy_rows(self, policy)
+        state, action = np.nonzero(probability)
         weight = sparse.csr_array(
-            (
-                probability.ravel(),
-                np.arange(probability.size),
-                np.arange(0, probability.size + 1, self.num_actions),
-            ),
+            (probability[state, action], (state, state * self.num_actions + action)),
             shape=(self.num_states, probability.size),
         )
-        weight.eliminate_zeros()
         paid = np.where(probability > 0, self.reward, 0.0)
         chain = sparse.csr_array(weight @ self.transition)
         return MRP(chain, (probability * paid).sum(1), self.gamma, states=self.states)
