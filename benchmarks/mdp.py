@@ -20,10 +20,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from plaudit.mdp.worlds import world
 from scipy import sparse
 
 from machine import description
@@ -31,7 +33,6 @@ from plaudit.mdp import MDP
 from plaudit.mdp.learning import q_learning
 from plaudit.mdp.planning import solve
 from plaudit.mdp.planning.backups import optimal_backup, rows_of
-from plaudit.mdp.worlds import world
 from plaudit.records.files import write_text
 
 TOLERANCE = 1e-6
@@ -145,7 +146,7 @@ def sweep_costs(repeats: int) -> list[str]:
         action = np.empty(num_states, np.int64)
         optimal_backup(rows, value, out, action)
         taken = [
-            seconds(lambda: optimal_backup(rows, value, out, action))[0]
+            seconds(partial(optimal_backup, rows, value, out, action))[0]
             for _ in range(5 * max(1, repeats))
         ]
         per = statistics.median(taken) / rows.data.size * 1e9

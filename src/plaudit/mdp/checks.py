@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,26 +15,22 @@ from plaudit.records.errors import UserError
 SUM_TOLERANCE = 1e-8
 """How far a row of probabilities may be from one: rounding of a few thousand terms, no more."""
 
-Frozen = TypeVar(
-    "Frozen", NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], sparse.csr_array
-)
+D = TypeVar("D", bound=np.generic)
 
 _FINE, _NOT_FINITE, _NEGATIVE, _OUTSIDE, _SUM = range(5)
 
 
-def frozen(array: Frozen) -> Frozen:
+def frozen(array: NDArray[D]) -> NDArray[D]:
     """A view that cannot be written; nothing is copied."""
-    if sparse.issparse(array):
-        csr = cast(sparse.csr_array, array)
-        parts = tuple(_read_only(part) for part in (csr.data, csr.indices, csr.indptr))
-        return cast(Frozen, sparse.csr_array(parts, shape=csr.shape, copy=False))
-    return cast(Frozen, _read_only(np.ascontiguousarray(array)))
-
-
-def _read_only(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    view = array.view()
+    view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+def frozen_rows(rows: sparse.csr_array) -> sparse.csr_array:
+    """The same matrix on arrays that cannot be written; nothing is copied."""
+    parts = (frozen(rows.data), frozen(rows.indices), frozen(rows.indptr))
+    return sparse.csr_array(parts, shape=rows.shape, copy=False)
 
 
 def check_gamma(gamma: float) -> float:
@@ -52,17 +48,18 @@ def check_rows(
     states: Sequence[str] | None = None,
     actions: Sequence[str] | None = None,
     missing: NDArray[np.bool_] | None = None,
-) -> None:
+) -> float:
     """Every row of [S·A, S] is a distribution; rows of `missing` actions [S, A] may be empty.
 
-    Raises UserError with the first faulty state, action and its sum or entry.
+    Returns the greatest |sum - 1|, which certified bounds take into account. Raises UserError with
+    the first faulty state, action and its sum or entry.
     """
     absent = np.zeros(rows.shape[0], np.bool_) if missing is None else missing.ravel()
     fault, row, amount = row_fault(
         rows.indptr, rows.indices, rows.data, absent, rows.shape[1], SUM_TOLERANCE
     )
     if fault == _FINE:
-        return
+        return float(amount)
     state, action = divmod(int(row), num_actions)
     where = f"state {_named(state, states)}"
     if num_actions > 1 or actions:
@@ -87,7 +84,11 @@ def row_fault(
     num_states: int,
     tolerance: float,
 ) -> tuple[int, int, float]:
-    """The first faulty row: (what is wrong, row, the number that is wrong); what = 0 if none."""
+    """The first faulty row: (what is wrong, row, the number that is wrong).
+
+    What is wrong is 0 if nothing is; the number is then the greatest |sum - 1|.
+    """
+    worst = 0.0
     for row in range(missing.size):
         total = 0.0
         for k in range(indptr[row], indptr[row + 1]):
@@ -100,7 +101,9 @@ def row_fault(
             total += data[k]
         if not missing[row] and abs(total - 1.0) > tolerance:
             return 4, row, total
-    return 0, 0, 0.0
+        if not missing[row]:
+            worst = max(worst, abs(total - 1.0))
+    return 0, 0, worst
 
 
 @compiled

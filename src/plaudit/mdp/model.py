@@ -24,6 +24,7 @@ from plaudit.mdp.checks import (
     check_names,
     check_rows,
     frozen,
+    frozen_rows,
     terminal_states,
 )
 from plaudit.mdp.layout import Transition, reward_in_rows, state_major
@@ -48,6 +49,7 @@ class MRP:
     reward: Floats
     gamma: float
     states: tuple[str, ...] | None
+    row_error: float
 
     def __init__(
         self,
@@ -58,13 +60,14 @@ class MRP:
         states: Sequence[str] | None = None,
     ) -> None:
         rows = state_major(transition, num_actions=1)
-        check_rows(rows, num_actions=1, states=states)
+        row_error = check_rows(rows, num_actions=1, states=states)
         expected, _ = reward_in_rows(reward, rows, num_actions=1)
         if np.isneginf(expected).any():
             raise UserError("an MRP has no actions, so no reward of -inf, which forbids one")
-        object.__setattr__(self, "transition", frozen(rows))
+        object.__setattr__(self, "transition", frozen_rows(rows))
         object.__setattr__(self, "reward", frozen(expected[:, 0]))
         object.__setattr__(self, "gamma", check_gamma(gamma))
+        object.__setattr__(self, "row_error", row_error)
         object.__setattr__(self, "states", check_names(states, rows.shape[0], "states"))
 
     @property
@@ -88,6 +91,7 @@ class MDP:
     initial [S]: where episodes begin; by default evenly in every state that is not terminal.
     reward_std [S, A]: standard deviation of normal noise that samples of the reward carry; it
     changes no expectation.
+    row_error: how far a row's sum is from one at most (rounding), set by us.
     grid [rows, columns]: the state drawn in each cell, -1 for none; pictures use it.
 
     A state is terminal if every action there stays and pays nothing. Raises UserError for rows
@@ -106,6 +110,7 @@ class MDP:
     actions: tuple[str, ...] | None
     grid: Ints | None
     terminal: NDArray[np.bool_]
+    row_error: float
 
     def __init__(
         self,
@@ -124,13 +129,15 @@ class MDP:
         num_actions = rows.shape[0] // num_states
         expected, per_next = reward_in_rows(reward, rows, num_actions)
         rows, per_next = _without_missing(rows, per_next, expected)
-        check_rows(rows, num_actions, states, actions, missing=np.isneginf(expected))
+        missing = np.isneginf(expected)
+        row_error = check_rows(rows, num_actions, states, actions, missing=missing)
         terminal = terminal_states(rows.indptr, rows.indices, rows.data, expected)
         put = object.__setattr__
-        put(self, "transition", frozen(rows))
+        put(self, "transition", frozen_rows(rows))
         put(self, "reward", frozen(expected))
         put(self, "reward_next", None if per_next is None else frozen(per_next))
         put(self, "gamma", check_gamma(gamma))
+        put(self, "row_error", row_error)
         put(self, "initial", frozen(_initial(initial, terminal)))
         put(self, "reward_std", _std(reward_std, expected.shape))
         put(self, "states", check_names(states, num_states, "states"))
@@ -255,7 +262,8 @@ def _initial(initial: ArrayLike | None, terminal: NDArray[np.bool_]) -> Floats:
     if initial is not None:
         return check_distribution(initial, terminal.size, "initial")
     begin = ~terminal if not terminal.all() else np.ones_like(terminal)
-    return begin / begin.sum()
+    even: Floats = begin / begin.sum()
+    return even
 
 
 def _std(reward_std: ArrayLike | None, shape: tuple[int, ...]) -> Floats | None:

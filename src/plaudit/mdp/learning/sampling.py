@@ -46,28 +46,42 @@ def table_of(mdp: MDP) -> Table:
     p = mdp.transition
     counts = np.diff(p.indptr).astype(np.int64)
     row = np.repeat(np.arange(counts.size), counts)
-    upto = np.cumsum(p.data)
-    begin = np.concatenate([[0.0], upto])[p.indptr[:-1]]
-    upto = upto - begin[row]
-    if counts.size and counts.max() > 0:
-        last = p.indptr[1:][counts > 0] - 1
-        upto[last] = 1.0
+    indptr = p.indptr.astype(np.int64)
+    upto = np.empty(p.data.size)
+    running_sums(indptr, p.data, upto)
     mean = mdp.reward.ravel()[row] if mdp.reward_next is None else mdp.reward_next
     std = np.zeros(counts.size) if mdp.reward_std is None else mdp.reward_std.ravel().copy()
     start = np.flatnonzero(mdp.initial > 0)
     start_upto = np.cumsum(mdp.initial[start])
     start_upto[-1] = 1.0
     return Table(
-        p.indptr.astype(np.int64),
+        indptr,
         p.indices.astype(np.int64),
         upto,
-        np.ascontiguousarray(mean, dtype=np.float64),
+        np.array(mean),  # never a read-only view: kernels are compiled once for what may be written
         std,
         np.ascontiguousarray(mdp.available),
         mdp.terminal.copy(),
         start,
         start_upto,
     )
+
+
+@compiled
+def running_sums(indptr: Ints, probability: Floats, upto: Floats) -> None:
+    """The sum of each row so far, exactly 1 from its last positive entry on.
+
+    Row by row, so that rounding does not grow with the table and no entry of 0 is ever drawn.
+    """
+    for row in range(indptr.size - 1):
+        total, last = 0.0, -1
+        for k in range(indptr[row], indptr[row + 1]):
+            total += probability[k]
+            upto[k] = total
+            if probability[k] > 0.0:
+                last = k
+        if last >= 0:
+            upto[last : indptr[row + 1]] = 1.0
 
 
 def seeded(seed: int) -> Words:
@@ -119,23 +133,30 @@ def normal(rng: Words) -> float:
 
 
 @compiled
+def first_above(upto: Floats, begin: int, end: int, draw: float) -> int:
+    """The first place of [begin, end) with upto > draw; halved while long, then read in order."""
+    while end - begin > 8:
+        middle = (begin + end) // 2
+        if upto[middle - 1] <= draw:
+            begin = middle
+        else:
+            end = middle
+    while upto[begin] <= draw:
+        begin += 1
+    return begin
+
+
+@compiled
 def first_state(table: Table, rng: Words) -> int:
     """A state in which an episode begins."""
-    draw = uniform(rng)
-    i = 0
-    while table.start_upto[i] <= draw:
-        i += 1
-    return table.start[i]
+    return table.start[first_above(table.start_upto, 0, table.start.size, uniform(rng))]
 
 
 @compiled
 def step(table: Table, rng: Words, state: int, action: int) -> tuple[int, float]:
     """(next state, reward) for an action that exists in the state."""
     row = state * table.exists.shape[1] + action
-    k = table.indptr[row]
-    draw = uniform(rng)
-    while table.upto[k] <= draw:
-        k += 1
+    k = first_above(table.upto, table.indptr[row], table.indptr[row + 1], uniform(rng))
     reward = table.mean[k]
     if table.std[row] > 0.0:
         reward += table.std[row] * normal(rng)

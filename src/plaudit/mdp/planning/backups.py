@@ -30,7 +30,8 @@ BLOCKS = 64
 class Rows:
     """A world as the kernels read it: row s·A + a of (indptr, indices, data) is p(·|s, a).
 
-    `longest` row and greatest |reward| are what bounds the rounding of a backup.
+    `longest` row, `greatest_reward` in size and `row_error` (how far a row's sum is from one) are
+    what bounds the rounding of a backup.
     """
 
     indptr: Ints
@@ -40,6 +41,7 @@ class Rows:
     gamma: float
     longest: int
     greatest_reward: float
+    row_error: float
 
     @property
     def parts(self) -> tuple[Ints, Index, Floats, Floats, float]:
@@ -52,7 +54,7 @@ def rows_of(mdp: MDP) -> Rows:
     p = mdp.transition
     indices = p.indices.view(np.uint32) if p.indices.dtype == np.int32 else p.indices
     longest, greatest = _extent(p.indptr, mdp.reward)
-    return Rows(p.indptr, indices, p.data, mdp.reward, mdp.gamma, longest, greatest)
+    return Rows(p.indptr, indices, p.data, mdp.reward, mdp.gamma, longest, greatest, mdp.row_error)
 
 
 @compiled
@@ -313,7 +315,7 @@ def likeliest_first(
         best, most = s, 0.0
         for k in range(indptr[row], indptr[row + 1]):
             if indices[k] != s and data[k] > most:
-                best, most = np.int64(indices[k]), data[k]
+                best, most = int(indices[k]), data[k]
         ahead[s] = best
         followers[best + 1] += 1
     for s in range(num_states):

@@ -8,7 +8,7 @@ best way out. Source: de Alfaro 1997; Haddad & Monmege 2018 (interval iteration)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ def drawn_together(mdp: MDP, rows: Rows) -> Drawn:
     last = np.full((1, num_actions), -np.inf)
     last[0, 0] = 0.0
     reward = np.concatenate([reward, last])
-    new_rows = Rows(indptr, indices, data, reward, 1.0, rows.longest, rows.greatest_reward)
+    new_rows = replace(rows, indptr=indptr, indices=indices, data=data, reward=reward)
     return Drawn(new_rows, label, internal, first, onward)
 
 
@@ -210,11 +210,11 @@ def _lead_to(out: int, members: Ints, drawn: Drawn, mdp: MDP, policy: Ints) -> N
             part = slice(p.indptr[row], p.indptr[row + 1])
             for target in p.indices[part][p.data[part] > 0]:
                 into.setdefault(int(target), []).append((int(s), int(a)))
-    reached, ring = {out}, [out]
+    reached, ring = {int(out)}, [int(out)]
     while ring:
-        following = []
-        for target in ring:
-            for s, a in into.get(target, []):
+        following: list[int] = []
+        for inner in ring:
+            for s, a in into.get(inner, []):
                 if s not in reached:
                     reached.add(s)
                     policy[s] = a

@@ -13,12 +13,19 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import bicgstab, splu
 
 from plaudit.mdp.model import MDP, MRP
-from plaudit.mdp.planning.backups import Floats, Ints, Rows, policy_backup, rows_of, size_of
+from plaudit.mdp.planning.backups import (
+    Floats,
+    Ints,
+    Rows,
+    policy_backup,
+    q_values,
+    rows_of,
+    size_of,
+)
 from plaudit.mdp.planning.iteration import MAX_SWEEPS, Floor
 from plaudit.mdp.planning.solution import (
     EPS,
     Solution,
-    q_values,
     rounding_of,
     span_bound,
     span_shift,
@@ -76,7 +83,9 @@ def _rows(chain: MRP) -> Rows:
     longest = int(np.diff(p.indptr).max(initial=0))
     reward = chain.reward[:, None]
     greatest = float(np.abs(reward).max(initial=0.0))
-    return Rows(p.indptr, p.indices, p.data, reward, chain.gamma, longest, greatest)
+    return Rows(
+        p.indptr, p.indices, p.data, reward, chain.gamma, longest, greatest, chain.row_error
+    )
 
 
 def _direct(chain: MRP, rows: Rows) -> tuple[Floats, int, float, list[float]]:
@@ -175,8 +184,9 @@ def greedy_action(q: Floats, previous: Ints | None = None) -> Ints:
     Keeping the previous one at ties is what lets policy iteration end.
     """
     best = q.max(axis=1)
-    action = q.argmax(axis=1)
+    action: Ints = q.argmax(axis=1)
     if previous is None:
         return action
     near = q[np.arange(best.size), previous] >= best - 1e-12 * np.maximum(1.0, np.abs(best))
-    return np.where(near, previous, action)
+    kept: Ints = np.where(near, previous, action)
+    return kept

@@ -132,7 +132,7 @@ def _most_wrong_first(
 ) -> int:
     num_states = reward.shape[0]
     error = np.empty(num_states)
-    queue = [(0.0, 0)]
+    queue = [(0.0, 0)]  # tells the compiler the types
     queue.pop()
     for s in range(num_states):
         error[s] = abs(_best(indptr, indices, data, reward, gamma, value, s) - value[s])
@@ -147,7 +147,7 @@ def _most_wrong_first(
         error[s] = 0.0
         backups += 1
         for k in range(into_indptr[s], into_indptr[s + 1]):
-            before = np.int64(into[k])
+            before = int(into[k])
             now = abs(_best(indptr, indices, data, reward, gamma, value, before) - value[before])
             if now > enough and now != error[before]:
                 heapq.heappush(queue, (-now, before))
@@ -180,9 +180,8 @@ def topological(rows: Rows, tol: float, value: Floats) -> Swept:
     `iterations` counts sweeps of the longest component. Source: Dai & Goldsmith 2007 (topological
     value iteration).
     """
-    num_states, num_actions = rows.reward.shape
     order, begin = components_backwards(rows)
-    value, action = value.copy(), np.empty(num_states, np.int64)
+    value, action = value.copy(), np.empty(value.size, np.int64)
     most = 1
     change_allowed = tol * (1 - rows.gamma) / max(rows.gamma, 1e-300) if rows.gamma < 1 else tol
     alone = np.diff(begin) == 1
@@ -196,13 +195,12 @@ def topological(rows: Rows, tol: float, value: Floats) -> Swept:
         else:
             part = order[begin[run] : begin[stop]]
             floor = Floor()
-            for sweep in range(MAX_SWEEPS):
+            for sweep in range(1, MAX_SWEEPS):
                 change = sweep_in_place(*rows.parts, part, value, action)
-                part = part[::-1]
+                part, most = part[::-1], max(most, sweep)
                 rounding = rounding_of(rows, size_of(value))
                 if change <= 0.5 * change_allowed or floor.reached(change, rounding):
                     break
-            most = max(most, sweep + 1)
         run = stop
     return Swept(value, most, [])
 
@@ -210,29 +208,44 @@ def topological(rows: Rows, tol: float, value: Floats) -> Swept:
 def components_backwards(rows: Rows) -> tuple[Ints, Ints]:
     """States by strongly connected component, each after all that it leads to; and where each begins."""
     num_states, num_actions = rows.reward.shape
+    begin = np.ascontiguousarray(rows.indptr[::num_actions])
     graph = sparse.csr_array(
-        (rows.data, rows.indices.astype(np.int32), rows.indptr[::num_actions]),
-        shape=(num_states, num_states),
+        (rows.data.copy(), rows.indices.astype(np.int64), begin), shape=(num_states, num_states)
     )
+    graph.sum_duplicates()
+    graph.eliminate_zeros()
     number, label = csgraph.connected_components(graph, directed=True, connection="strong")
-    # Kahn's order of the components, over the edges turned around.
-    origin = np.repeat(np.arange(num_states), np.diff(graph.indptr))
-    edges = np.unique(np.stack([label[origin], label[graph.indices]]), axis=1)
-    edges = edges[:, edges[0] != edges[1]]
-    waits = np.bincount(edges[0], minlength=number)
-    into = sparse.csr_array((np.ones(edges.shape[1]), (edges[1], edges[0])), shape=(number, number))
-    ready = list(np.flatnonzero(waits == 0))
-    place = np.empty(number, np.int64)
-    done = 0
-    while ready:
-        component = ready.pop()
-        place[component] = done
-        done += 1
-        for before in into.indices[into.indptr[component] : into.indptr[component + 1]]:
+    origin = label[np.repeat(np.arange(num_states), np.diff(graph.indptr))]
+    target = label[graph.indices]
+    between = origin != target
+    into = sparse.csr_array(
+        (np.ones(int(between.sum()), np.int8), (target[between], origin[between])),
+        shape=(number, number),
+    )
+    into.sum_duplicates()
+    waits = np.bincount(into.indices, minlength=number)
+    rank = _backwards(into.indptr, into.indices, waits)[label]
+    order = np.argsort(rank, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=number))])
+
+
+@compiled
+def _backwards(into_indptr: Ints, into: Ints, waits: Ints) -> Ints:
+    """Place of each component in an order in which it comes after all that it leads to (Kahn)."""
+    place = np.empty(waits.size, np.int64)
+    ready = np.empty(waits.size, np.int64)
+    tail = 0
+    for component in range(waits.size):
+        if waits[component] == 0:
+            ready[tail] = component
+            tail += 1
+    for head in range(waits.size):
+        component = ready[head]
+        place[component] = head
+        for k in range(into_indptr[component], into_indptr[component + 1]):
+            before = into[k]
             waits[before] -= 1
             if waits[before] == 0:
-                ready.append(before)
-    rank = place[label]
-    order = np.argsort(rank, kind="stable")
-    begin = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=number))])
-    return order, begin
+                ready[tail] = before
+                tail += 1
+    return place

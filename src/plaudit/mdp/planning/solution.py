@@ -43,9 +43,9 @@ def span_bound(rows: Rows, low: float, high: float, size: float) -> float:
     the value of the greedy policy from below. `size` is max |V|.
     Source: MacQueen 1966; Puterman 1994, section 6.6.3.
     """
-    rounding = rounding_of(rows, size)
     if rows.gamma == 0:
-        return rounding
+        return rounding_of(rows, size)
+    rounding = rounding_of(rows, size + abs(span_shift(rows, low, high)))
     reach = rows.gamma / (1 - rows.gamma)
     return reach * (high - low) / 2 + (1 + reach) * rounding
 
@@ -56,8 +56,12 @@ def span_shift(rows: Rows, low: float, high: float) -> float:
 
 
 def rounding_of(rows: Rows, size: float) -> float:
-    """At most the rounding error of one backup of values up to `size`: (n + 2)·eps·max |terms|."""
-    return (rows.longest + 2) * EPS * (rows.greatest_reward + rows.gamma * size)
+    """At most the rounding error of one backup of values up to `size`.
+
+    (n + 2)·eps·max |terms| for rows of n transitions, and what rows that sum to 1 ± row_error add.
+    """
+    unit = (rows.longest + 2) * EPS + rows.row_error
+    return unit * (rows.greatest_reward + rows.gamma * size)
 
 
 def greedy(rows: Rows, value: Floats) -> tuple[Floats, Ints]:

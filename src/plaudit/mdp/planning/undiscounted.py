@@ -55,7 +55,7 @@ def solve_undiscounted(mdp: MDP, method: str, tol: float, sweeper: Sweeper) -> S
         iterations += swept.iterations
         trace += swept.trace
         out, action = np.empty_like(value), np.empty(value.size, np.int64)
-        low, high = optimal_backup(drawn.rows, value, out, action)
+        optimal_backup(drawn.rows, value, out, action)
         bound = proved_bound(drawn.rows, value, drawn.end)
         least = 4 * rounding_of(drawn.rows, size_of(value))
         if bound <= tol or change_allowed < least:
