@@ -86,7 +86,8 @@ def running_sums(indptr: Ints, probability: Floats, upto: Floats) -> None:
 
 def seeded(seed: int) -> Words:
     """The generator's four words from one seed (0 or more)."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    given: object = seed
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
         raise UserError(f"seed: {seed!r}; expected an integer of 0 or more")
     mask = (1 << 64) - 1
     state, words = int(seed) & mask, []
@@ -110,7 +111,7 @@ def random_word(rng: Words) -> np.uint64:
     rng[0] ^= rng[3]
     rng[2] ^= moved
     rng[3] = (rng[3] << np.uint64(45)) | (rng[3] >> np.uint64(19))
-    return result
+    return np.uint64(result)
 
 
 @compiled
@@ -149,7 +150,7 @@ def first_above(upto: Floats, begin: int, end: int, draw: float) -> int:
 @compiled
 def first_state(table: Table, rng: Words) -> int:
     """A state in which an episode begins."""
-    return table.start[first_above(table.start_upto, 0, table.start.size, uniform(rng))]
+    return int(table.start[first_above(table.start_upto, 0, table.start.size, uniform(rng))])
 
 
 @compiled
