@@ -1,0 +1,84 @@
+"""Small worlds written as rules: what can happen in a state under an action, put into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from scipy import sparse
+
+from plaudit.mdp.checks import frozen
+from plaudit.mdp.model import MDP
+
+H = TypeVar("H", bound=Hashable)
+
+Outcomes = Iterable[tuple[float, H, float]]
+"""(probability, next state, reward) of everything that can happen; nothing: no such action."""
+
+
+def tabulated(
+    states: Sequence[H],
+    actions: Sequence[str],
+    outcomes: Callable[[H, int], Outcomes[H]],
+    gamma: float,
+    *,
+    start: Mapping[H, float],
+    name: Callable[[H], str] = str,
+    grid: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None = None,
+    reward_std: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None = None,
+) -> MDP:
+    """A world from `outcomes(state, action)`; states and actions are numbered in the given order.
+
+    `start` holds the probability of beginning in a state. Where two outcomes lead to one next state
+    they become one transition with their mean reward.
+    """
+    number = {state: i for i, state in enumerate(states)}
+    p: list[float] = []
+    paid: list[float] = []
+    column: list[int] = []
+    indptr = [0]
+    expected = np.full((len(states), len(actions)), -np.inf)
+    for s, state in enumerate(states):
+        for a in range(len(actions)):
+            merged = _merged(outcomes(state, a), number)
+            for next_state, (probability, total) in sorted(merged.items()):
+                p.append(probability)
+                paid.append(total / probability)
+                column.append(next_state)
+            if merged:
+                expected[s, a] = sum(total for _, total in merged.values())
+            indptr.append(len(p))
+    rows = sparse.csr_array((p, column, indptr), shape=(expected.size, len(states)))
+    initial = np.zeros(len(states))
+    for state, probability in start.items():
+        initial[number[state]] = probability
+    world = MDP(
+        rows,
+        expected,
+        gamma,
+        initial=initial,
+        reward_std=reward_std,
+        states=[name(state) for state in states],
+        actions=actions,
+        grid=grid,
+    )
+    return _paid_by_next(world, np.array(paid))
+
+
+def _merged(given: Outcomes[H], number: Mapping[H, int]) -> dict[int, tuple[float, float]]:
+    merged: dict[int, tuple[float, float]] = {}
+    for probability, next_state, reward in given:
+        if probability > 0:
+            before, total = merged.get(number[next_state], (0.0, 0.0))
+            merged[number[next_state]] = (before + probability, total + probability * reward)
+    return merged
+
+
+def _paid_by_next(world: MDP, paid: np.ndarray[tuple[int], np.dtype[np.float64]]) -> MDP:
+    """The world with r(s, a, s') beside each transition, where that says more than r(s, a)."""
+    row = np.repeat(np.arange(world.reward.size), np.diff(world.transition.indptr))
+    if not np.allclose(paid, world.reward.ravel()[row], rtol=1e-14, atol=1e-14):
+        # The constructor takes r(s, a, s') only where every action exists; here some may not.
+        object.__setattr__(world, "reward_next", frozen(paid))
+    return world
