@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from plaudit.mdp.model import MDP
-from plaudit.mdp.worlds.rules import Outcomes, tabulated
+from plaudit.mdp.worlds.rules import Outcomes, check_least, tabulated
 from plaudit.records.errors import UserError
 
 
@@ -24,8 +24,7 @@ def gambler(*, p_heads: float = 0.4, goal: int = 100, gamma: float = 1.0) -> MDP
     """
     if not 0 < p_heads < 1:
         raise UserError(f"p_heads: {p_heads}; expected a probability between 0 and 1")
-    if goal < 2:
-        raise UserError(f"goal: {goal}; expected 2 or more")
+    check_least("goal", goal, 2)
 
     def outcomes(capital: int, stake: int) -> Outcomes[int]:
         if capital in (0, goal):

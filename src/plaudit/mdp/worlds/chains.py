@@ -12,8 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from plaudit.mdp.model import MDP
-from plaudit.mdp.worlds.rules import Outcomes, tabulated
-from plaudit.records.errors import UserError
+from plaudit.mdp.worlds.rules import Outcomes, check_least, check_probability, tabulated
 
 
 def random_walk_5(*, gamma: float = 1.0) -> MDP:
@@ -42,7 +41,7 @@ def random_walk(
     names: tuple[str, ...] | None = None,
 ) -> MDP:
     """A walk over states 1 to n between two ends, 0 and n + 1; it begins in the middle."""
-    _at_least("num_states", num_states, 1)
+    check_least("num_states", num_states, 1)
     end = num_states + 1
 
     def outcomes(state: int, action: int) -> Outcomes[int]:
@@ -68,8 +67,8 @@ def random_walk_1000(*, num_states: int = 1000, reach: int = 100, gamma: float =
     Jumps beyond an end go to that end; the right end pays 1, the left one -1. It begins in 500.
     Source: Sutton & Barto 2018, example 9.1.
     """
-    _at_least("num_states", num_states, 2)
-    _at_least("reach", reach, 1)
+    check_least("num_states", num_states, 2)
+    check_least("reach", reach, 1)
     state = np.arange(1, num_states + 1)
     jump = np.concatenate([np.arange(-reach, 0), np.arange(1, reach + 1)])
     target = np.clip(state[:, None] + jump, 0, num_states + 1).ravel()
@@ -113,7 +112,7 @@ def maximisation_bias(*, num_actions: int = 10, gamma: float = 1.0) -> MDP:
     Going left is always wrong, but the greatest of noisy estimates says otherwise.
     Source: Sutton & Barto 2018, example 6.7 (with ten actions in B).
     """
-    _at_least("num_actions", num_actions, 2)
+    check_least("num_actions", num_actions, 2)
 
     def outcomes(state: str, action: int) -> Outcomes[str]:
         if state == "end":
@@ -148,15 +147,17 @@ def puterman_2_state(*, gamma: float = 0.95) -> MDP:
     return tabulated([0, 1], ["wait", "take"], outcomes, gamma, start={0: 1.0})
 
 
-def two_state(*, leave: float = 0.3, return_: float = 0.6, gamma: float = 0.9) -> MDP:
+def two_state(*, leave: float = 0.3, back: float = 0.6, gamma: float = 0.9) -> MDP:
     """A chain of two states, of which the first pays 1; one action, values in closed form.
 
-    V(0) = (1 - γ(1 - q)) / ((1 - γ)(1 - γ(1 - p - q))) for p = leave, q = return_.
+    V(0) = (1 - γ(1 - q)) / ((1 - γ)(1 - γ(1 - p - q))) for p = leave, q = back.
     Source: the 2×2 linear system V = R + γPV.
     """
+    check_probability("leave", leave)
+    check_probability("back", back)
 
     def outcomes(state: int, action: int) -> Outcomes[int]:
-        away, paid = (leave, 1.0) if state == 0 else (return_, 0.0)
+        away, paid = (leave, 1.0) if state == 0 else (back, 0.0)
         return [(1 - away, state, paid), (away, 1 - state, paid)]
 
     return tabulated([0, 1], ["step"], outcomes, gamma, start={0: 1.0})
@@ -174,6 +175,8 @@ def recycling_robot(
 
     Source: Sutton & Barto 2018, example 3.3 (its numbers are ours, the book leaves them open).
     """
+    check_probability("alpha", alpha)
+    check_probability("beta", beta)
 
     def outcomes(state: str, action: int) -> Outcomes[str]:
         if action == 1:
@@ -193,7 +196,7 @@ def river_swim(*, num_states: int = 6, gamma: float = 0.95) -> MDP:
 
     Source: Strehl & Littman 2008, section 5.1.
     """
-    _at_least("num_states", num_states, 3)
+    check_least("num_states", num_states, 3)
     last = num_states - 1
 
     def outcomes(state: int, action: int) -> Outcomes[int]:
@@ -220,6 +223,7 @@ def slippery_chain(*, slip: float = 0.2, gamma: float = 0.99) -> MDP:
 
     Source: Strens 2000, section 5 (after Dearden et al. 1998).
     """
+    check_probability("slip", slip)
 
     def outcomes(state: int, action: int) -> Outcomes[int]:
         ahead = (min(state + 1, 4), 10.0 if state == 4 else 0.0)
@@ -228,11 +232,6 @@ def slippery_chain(*, slip: float = 0.2, gamma: float = 0.99) -> MDP:
         return [(1 - slip, *meant), (slip, *other)]
 
     return tabulated(range(5), ["ahead", "back"], outcomes, gamma, start={0: 1.0})
-
-
-def _at_least(option: str, given: int, least: int) -> None:
-    if given < least:
-        raise UserError(f"{option}: {given}; expected {least} or more")
 
 
 CHAIN_WORLDS: dict[str, Callable[..., MDP]] = {

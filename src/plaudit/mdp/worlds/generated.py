@@ -11,6 +11,7 @@ from scipy import ndimage, sparse
 
 from plaudit.mdp.compiled import compiled
 from plaudit.mdp.model import MDP
+from plaudit.mdp.worlds.rules import check_least, check_probability
 from plaudit.records.errors import UserError
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -60,9 +61,8 @@ def random_sparse(
 
 
 def _checked(num_states: int, num_actions: int, branching: int, seed: int) -> np.random.Generator:
-    for name, given in (("num_states", num_states), ("num_actions", num_actions)):
-        if given < 1:
-            raise UserError(f"{name}: {given}; expected 1 or more")
+    check_least("num_states", num_states, 1)
+    check_least("num_actions", num_actions, 1)
     if not 1 <= branching <= num_states:
         raise UserError(f"branching: {branching}; expected 1 to {num_states}, the number of states")
     return _generator(seed)
@@ -168,8 +168,7 @@ def noisy_grid(
 def _check_room(rows: int, columns: int, noise: float) -> None:
     if rows < 1 or columns < 1 or rows * columns < 2:
         raise UserError(f"a room of {rows}×{columns}; expected at least two cells")
-    if not 0 <= noise <= 1:
-        raise UserError(f"noise: {noise}; expected a probability")
+    check_probability("noise", noise)
 
 
 def _room(open_cells: NDArray[np.bool_], noise: float, step_reward: float, gamma: float) -> MDP:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.mdp.model import MDP
-from plaudit.mdp.worlds.rules import Outcomes, tabulated
+from plaudit.mdp.worlds.rules import Outcomes, check_probability, tabulated
 
 Cell: TypeAlias = tuple[int, int]
 
@@ -102,6 +102,7 @@ def grid_4x3(*, noise: float = 0.2, step_reward: float = -0.04, gamma: float = 1
     The value of the lower left corner is 0.705.
     Source: Russell & Norvig 2010, section 17.1 (figures 17.1 to 17.3).
     """
+    check_probability("noise", noise)
     wall, exits = [(1, 1)], {(0, 3): 1.0, (1, 3): -1.0}
     rooms = [cell for cell in cells(3, 4) if cell not in wall]
     moves = list(MOVES.values())
@@ -251,6 +252,7 @@ def frozen_lake_8x8(*, slip: float = 2 / 3, gamma: float = 0.99) -> MDP:
 
 def frozen_lake(lake: tuple[str, ...], *, slip: float, gamma: float) -> MDP:
     """A lake drawn in letters: S start, F ice, H hole, G goal (both end the episode)."""
+    check_probability("slip", slip)
     rows, columns = len(lake), len(lake[0])
     moves = list(ICE.values())
 

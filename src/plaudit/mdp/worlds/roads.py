@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from plaudit.mdp.model import MDP
-from plaudit.mdp.worlds.rules import Outcomes, tabulated
+from plaudit.mdp.worlds.rules import Outcomes, check_probability, tabulated
 
 STOPS = ((0, 0), (0, 4), (4, 0), (4, 3))
 """Red, green, yellow and blue."""
@@ -111,6 +111,7 @@ def racetrack(*, noise: float = 0.1, gamma: float = 1.0) -> MDP:
     a change is ignored. A car passes the cells nearest to the straight line of its move.
     Source: Sutton & Barto 2018, exercise 5.12, the left track of figure 5.5.
     """
+    check_probability("noise", noise)
     height, width = len(TRACK), len(TRACK[0])
     starts = [Car(r, c, 0, 0) for r in range(height) for c in range(width) if TRACK[r][c] == "S"]
     changes = [(up, right) for up in (1, 0, -1) for right in (-1, 0, 1)]

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from plaudit.mdp.checks import frozen
 from plaudit.mdp.model import MDP
+from plaudit.records.errors import UserError
 
 H = TypeVar("H", bound=Hashable)
 
@@ -82,3 +83,15 @@ def _paid_by_next(world: MDP, paid: np.ndarray[tuple[int], np.dtype[np.float64]]
         # The constructor takes r(s, a, s') only where every action exists; here some may not.
         object.__setattr__(world, "reward_next", frozen(paid))
     return world
+
+
+def check_probability(option: str, given: float) -> None:
+    """Raises UserError for an option of a world that is no probability."""
+    if not 0 <= given <= 1:
+        raise UserError(f"{option}: {given}; expected a probability from 0 to 1")
+
+
+def check_least(option: str, given: int, least: int) -> None:
+    """Raises UserError for an option of a world that is too small."""
+    if given < least:
+        raise UserError(f"{option}: {given}; expected {least} or more")
