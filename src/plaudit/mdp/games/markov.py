@@ -41,7 +41,8 @@ class MarkovSolution:
 
     bound: max_s |value(s) - V*(s)| is at most this; player 0's policy wins at least value - bound
     against any opponent, player 1's concedes at most value + bound.
-    trace [iterations]: the bound after each sweep.
+    trace [iterations]: the bound after each sweep. The bound may stay above the tolerance asked for
+    where floats, or rows that sum to nearly one, allow no better.
     """
 
     value: Floats
@@ -66,23 +67,26 @@ def shapley(game: MarkovGame, tol: float = 1e-8) -> MarkovSolution:
     num_states, (first, second) = game.num_states, game.num_actions
     value, out = np.zeros(num_states), np.empty(num_states)
     x, y = np.empty((num_states, first)), np.empty((num_states, second))
-    q, trace, least = np.empty((first, second)), [], np.inf
+    q, unit, trace = np.empty((first, second)), _unit_error(game), []
     reach = game.gamma / (1 - game.gamma)
-    longest = int(np.diff(p.indptr).max())
-    for sweep in range(MAX_SWEEPS):
+    for _ in range(MAX_SWEEPS):
         gap = _sweep(p.indptr, p.indices, p.data, reward, game.gamma, value, out, x, y, q)
-        change = out - value
-        low, high = float(change.min()), float(change.max())
-        size = float(np.abs(reward).max()) + game.gamma * float(np.abs(value).max())
-        rounding = (longest + 2 + first + second) * EPS * size
-        bound = reach * (high - low) / 2 + (1 + reach) * (gap + rounding)
-        trace.append(bound)
+        low, high = float((out - value).min()), float((out - value).max())
+        shift = reach * (low + high) / 2
+        size = np.abs(reward).max() + game.gamma * (np.abs(value).max() + abs(shift))
+        error = gap + unit * float(size)
+        trace.append(reach * (high - low) / 2 + (1 + reach) * error)
         value, out = out, value
-        least = min(least, bound)
-        if bound <= tol or (sweep > 100 and bound <= least and reach * (high - low) < rounding):
+        if trace[-1] <= tol or high - low <= error:  # from here rounding is all that is left
             break
-    value = value + reach * (low + high) / 2
-    return MarkovSolution(value, (x, y), len(trace), bound, np.array(trace))
+    return MarkovSolution(value + shift, (x, y), len(trace), trace[-1], np.array(trace))
+
+
+def _unit_error(game: MarkovGame) -> float:
+    """At most the relative error of a stage's payoffs: rounding, and rows that sum to nearly one."""
+    sums = np.asarray(game.transition.sum(axis=1))
+    longest = int(np.diff(game.transition.indptr).max())
+    return (longest + 2 + sum(game.num_actions)) * EPS + float(np.abs(sums - 1).max())
 
 
 @compiled

@@ -23,6 +23,7 @@ from plaudit.mdp.checks import (
     check_names,
     check_rows,
     frozen,
+    frozen_rows,
     terminal_states,
 )
 from plaudit.mdp.layout import Transition, state_major
@@ -171,7 +172,7 @@ class MarkovGame:
         stakes = np.abs(paid).sum(0).reshape(num_states, -1)
         terminal = terminal_states(rows.indptr, rows.indices, rows.data, stakes)
         put = object.__setattr__
-        put(self, "transition", frozen(rows))
+        put(self, "transition", frozen_rows(rows))
         put(self, "reward", frozen(paid))
         put(self, "gamma", check_gamma(gamma))
         put(self, "states", check_names(states, num_states, "states"))
