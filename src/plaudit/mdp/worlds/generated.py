@@ -178,10 +178,11 @@ def _room(open_cells: NDArray[np.bool_], noise: float, step_reward: float, gamma
     index = _index_type(num_states * 12)
     data, indices = np.empty(num_states * 12), np.empty(num_states * 12, index)
     indptr = np.empty(num_states * 4 + 1, index)
-    length = fill_room(grid, noise, data, indices, indptr)
-    # A copy of the used part: the rest would be held as long as the world.
+    used = fill_room(grid, noise, data, indices, indptr)
+    if used < 0.9 * data.size:  # else the copy costs more than the memory it would free
+        data, indices = data[:used].copy(), indices[:used].copy()
     rows = sparse.csr_array(
-        (data[:length].copy(), indices[:length].copy(), indptr), shape=(num_states * 4, num_states)
+        (data[:used], indices[:used], indptr), shape=(num_states * 4, num_states)
     )
     reward = np.full(num_states, step_reward)
     reward[-1] = 0.0
