@@ -170,7 +170,7 @@ def _wall_bits(walls: list[bool]) -> Floats:
     p: Floats = np.ones(1)
     for wall in walls:
         sees = SEES_WALL if wall else SEES_NONE_FALSELY
-        p = np.kron(p, [1 - sees, sees])
+        p = np.outer(p, [1 - sees, sees]).ravel()
     return p
 
 

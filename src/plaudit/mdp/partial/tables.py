@@ -1,0 +1,42 @@
+"""A partially observed world as the compiled kernels read it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plaudit.mdp.partial.model import POMDP, Floats
+
+Ints: TypeAlias = NDArray[np.int64]
+
+
+class Table(NamedTuple):
+    """Row s·A + a of (t_ptr, t_idx, t_p) is T(·|s, a); row s'·A + a of (o_…) is O(·|a, s')."""
+
+    t_ptr: Ints
+    t_idx: Ints
+    t_p: Floats
+    o_ptr: Ints
+    o_idx: Ints
+    o_p: Floats
+    reward: Floats
+    gamma: float
+    num_observations: int
+
+
+def table_of(pomdp: POMDP) -> Table:
+    """The arrays of a world, their indices as int64 so that kernels are compiled once."""
+    t, o = pomdp.transition, pomdp.observation
+    return Table(
+        np.asarray(t.indptr, np.int64),
+        np.asarray(t.indices, np.int64),
+        np.array(t.data),
+        np.asarray(o.indptr, np.int64),
+        np.asarray(o.indices, np.int64),
+        np.array(o.data),
+        np.array(pomdp.reward),
+        pomdp.gamma,
+        pomdp.num_observations,
+    )
