@@ -23,7 +23,7 @@ class Features(NamedTuple):
     indptr: Ints
     indices: Ints
     data: Floats
-    count: int
+    num_features: int
 
 
 def state_aggregation(group: ArrayLike) -> sparse.csr_array:
@@ -66,7 +66,7 @@ def features_of(given: ArrayLike | sparse.sparray, terminal: Flags) -> Features:
 
 def value_of(features: Features, weights: Floats) -> Floats:
     """X w [S]."""
-    shape = (features.indptr.size - 1, features.count)
+    shape = (features.indptr.size - 1, features.num_features)
     rows = sparse.csr_array((features.data, features.indices, features.indptr), shape=shape)
     return np.asarray(rows @ weights)
 

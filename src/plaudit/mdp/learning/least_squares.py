@@ -41,7 +41,7 @@ def lstd(
     matrix = np.zeros((d, d)) if start is None else start.matrix.copy()
     vector = np.zeros(d) if start is None else start.vector.copy()
     num_steps = _sums(acting, lam, matrix, vector, run)
-    weights = np.linalg.solve(matrix + ridge * np.eye(d), vector)
+    weights = np.asarray(np.linalg.solve(matrix + ridge * np.eye(d), vector), dtype=np.float64)
     return LeastSquares(
         weights,
         value_of(run.features, weights),

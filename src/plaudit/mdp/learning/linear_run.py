@@ -49,17 +49,17 @@ def linear_run(
     x = features_of(features, acting.table.terminal)
     num_states, done = acting.table.terminal.size, 0 if start is None else start.num_episodes
     rows = (done + num_episodes) // every - done // every if every else 0
-    trace = np.empty((rows, x.count))
+    trace = np.empty((rows, x.num_features))
     if start is None:
-        weights = _start_weights(start_weights, x.count)
-        second, counts = np.zeros(x.count), np.zeros(num_states, np.int64)
+        weights = _start_weights(start_weights, x.num_features)
+        second, counts = np.zeros(x.num_features), np.zeros(num_states, np.int64)
         return LinearRun(x, weights, second, counts, seeded(seed), trace, every, 0, num_episodes)
     if start_weights is not None:
         raise UserError("start_weights: `start` already holds weights; give one of the two")
-    if start.weights.size != x.count or start.counts.size != num_states:
+    if start.weights.size != x.num_features or start.counts.size != num_states:
         raise UserError(
             f"start: learned {start.weights.size} weights in {start.counts.size} states; "
-            f"expected {x.count} in {num_states}"
+            f"expected {x.num_features} in {num_states}"
         )
     arrays = start.weights.copy(), start.second.copy(), start.counts.copy(), start.rng.copy()
     return LinearRun(x, *arrays, trace, every, done, num_episodes)
