@@ -249,8 +249,8 @@ class TableWorld:
         self.gamma = mdp.gamma
 
     def first(self, walk: Walk, seed: int | None) -> None:
-        """A new run draws its first state; one that goes on stands where it stood."""
-        if seed is not None:
+        """Draws a first state; a run that goes on inside an episode stands where it stood."""
+        if seed is not None or walk.at[STATE] < 0:
             walk.at[STATE] = first_state(self.table, walk.rng)
         elif self.table.terminal[walk.at[STATE]]:
             raise UserError(f"start: it stands in state {walk.at[STATE]}, which is terminal here")
