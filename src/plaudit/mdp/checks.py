@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,8 +108,8 @@ def row_fault(
 
 @compiled
 def terminal_states(
-    indptr: NDArray[np.int32],
-    indices: NDArray[np.int32],
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
     data: NDArray[np.float64],
     reward: NDArray[np.float64],
 ) -> NDArray[np.bool_]:

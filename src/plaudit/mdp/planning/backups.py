@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from plaudit.mdp.compiled import compiled, compiled_parallel
+from plaudit.mdp.compiled import compiled, compiled_parallel, unsigned
 from plaudit.mdp.model import MDP
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -52,7 +52,7 @@ class Rows:
 def rows_of(mdp: MDP) -> Rows:
     """The arrays of a world; the transitions are shared, not copied."""
     p = mdp.transition
-    indices = p.indices.view(np.uint32) if p.indices.dtype == np.int32 else p.indices
+    indices = p.indices.view(np.uint32 if p.indices.dtype == np.int32 else np.uint64)
     longest, greatest = _extent(p.indptr, mdp.reward)
     return Rows(p.indptr, indices, p.data, mdp.reward, mdp.gamma, longest, greatest, mdp.row_error)
 
@@ -84,6 +84,29 @@ def optimal_backup(rows: Rows, value: Floats, out: Floats, action: Ints) -> tupl
     return float(low.min()), float(high.max())
 
 
+def optimal_backup_with_q(
+    rows: Rows, value: Floats, out: Floats, action: Ints, q: Floats
+) -> tuple[float, float]:
+    """As `optimal_backup`, and q [S, A] of `value` besides."""
+    _q(*rows.parts, value, q)
+    return _best_of_q(q, value, out, action)
+
+
+@compiled
+def _best_of_q(q: Floats, value: Floats, out: Floats, action: Ints) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for s in range(q.shape[0]):
+        choice = 0
+        for a in range(1, q.shape[1]):
+            if q[s, a] > q[s, choice]:
+                choice = a
+        action[s] = choice
+        out[s] = q[s, choice]
+        low = min(low, out[s] - value[s])
+        high = max(high, out[s] - value[s])
+    return low, high
+
+
 def policy_backup(rows: Rows, action: Ints, value: Floats, out: Floats) -> tuple[float, float]:
     """out = T_π value for a policy of one action a state; returns min and max of the change."""
     low, high = np.empty(BLOCKS), np.empty(BLOCKS)
@@ -109,13 +132,11 @@ def _optimal(
         least, most = np.inf, -np.inf
         for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
             best, choice = -np.inf, 0
-            k = indptr[s * num_actions]
             for a in range(num_actions):
+                row = s * num_actions + a
                 total = 0.0
-                end = indptr[s * num_actions + a + 1]
-                while k < end:
+                for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
                     total += data[k] * value[indices[k]]
-                    k += 1
                 q = reward[s, a] + gamma * total
                 if q > best:
                     best, choice = q, a
@@ -146,7 +167,7 @@ def _under_policy(
         for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
             row = s * num_actions + action[s]
             total = 0.0
-            for k in range(indptr[row], indptr[row + 1]):
+            for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
                 total += data[k] * value[indices[k]]
             new = reward[s, action[s]] + gamma * total
             out[s] = new
@@ -178,7 +199,7 @@ def _q(
         for a in range(num_actions):
             row = s * num_actions + a
             total = 0.0
-            for k in range(indptr[row], indptr[row + 1]):
+            for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
                 total += data[k] * value[indices[k]]
             q[s, a] = reward[s, a] + gamma * total
 
@@ -205,16 +226,14 @@ def sweep_in_place(
     for i in range(order.size):
         s = order[i]
         best, choice = -np.inf, 0
-        k = indptr[s * num_actions]
         for a in range(num_actions):
+            row = s * num_actions + a
             total, stay = 0.0, 0.0
-            end = indptr[s * num_actions + a + 1]
-            while k < end:
+            for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
                 if indices[k] == s:
                     stay += data[k]
                 else:
                     total += data[k] * value[indices[k]]
-                k += 1
             leave = 1.0 - gamma * stay
             if leave > 1e-12:
                 q = (reward[s, a] + gamma * total) / leave
@@ -290,7 +309,7 @@ def sweep_chain(
     greatest = 0.0
     for i in range(order.size):
         total = reward[i]
-        for k in range(indptr[i], indptr[i + 1]):
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
             total += data[k] * value[indices[k]]
         greatest = max(greatest, abs(total - value[order[i]]))
         value[order[i]] = total
@@ -312,12 +331,11 @@ def likeliest_first(
     followers = np.zeros(num_states + 1, np.int64)
     for s in range(num_states):
         row = s * num_actions + action[s]
-        best, most = s, 0.0
+        ahead[s], most = s, 0.0
         for k in range(indptr[row], indptr[row + 1]):
             if indices[k] != s and data[k] > most:
-                best, most = int(indices[k]), data[k]
-        ahead[s] = best
-        followers[best + 1] += 1
+                ahead[s], most = indices[k], data[k]
+        followers[ahead[s] + 1] += 1
     for s in range(num_states):
         followers[s + 1] += followers[s]
     slot = followers[:-1].copy()

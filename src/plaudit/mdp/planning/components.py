@@ -197,20 +197,18 @@ def _members(label: Ints) -> list[Ints]:
     return np.split(inside, np.flatnonzero(np.diff(label[inside])) + 1) if inside.size else []
 
 
-def _lead_to(out: int, members: Ints, drawn: Drawn, mdp: MDP, policy: Ints) -> None:
-    """Give the other members inner actions that bring them nearer to `out` with some chance."""
-    if members.size == 1:
-        return
+def _lead_to(exit_state: int, members: Ints, drawn: Drawn, mdp: MDP, policy: Ints) -> None:
+    """Give the other members inner actions that bring them nearer to the exit with some chance."""
     num_actions = mdp.num_actions
     p = mdp.transition
     into: dict[int, list[tuple[int, int]]] = {}
-    for s in members:
-        for a in np.flatnonzero(drawn.internal[s]):
-            row = s * num_actions + a
+    for member in members:
+        for action in np.flatnonzero(drawn.internal[member]):
+            row = member * num_actions + action
             part = slice(p.indptr[row], p.indptr[row + 1])
             for target in p.indices[part][p.data[part] > 0]:
-                into.setdefault(int(target), []).append((int(s), int(a)))
-    reached, ring = {int(out)}, [int(out)]
+                into.setdefault(int(target), []).append((int(member), int(action)))
+    reached, ring = {exit_state}, [exit_state]
     while ring:
         following: list[int] = []
         for inner in ring:

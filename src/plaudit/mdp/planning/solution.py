@@ -8,7 +8,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.mdp.planning.backups import Floats, Ints, Rows, optimal_backup, q_values, size_of
+from plaudit.mdp.planning.backups import (
+    Floats,
+    Ints,
+    Rows,
+    optimal_backup_with_q,
+    q_values,
+    size_of,
+)
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -75,10 +82,10 @@ def discounted_solution(
 ) -> Solution:
     """The answer that one more backup of `value` proves (γ < 1)."""
     out, action = np.empty_like(value), np.empty(value.size, np.int64)
-    low, high = optimal_backup(rows, value, out, action)
+    q = np.empty_like(rows.reward)
+    low, high = optimal_backup_with_q(rows, value, out, action, q)
     bound = span_bound(rows, low, high, size_of(value))
     shift = span_shift(rows, low, high)
-    q = q_values(rows, value)
     q += shift
     out += shift
     return Solution(out, q, action, iterations, bound, method, np.array(trace))

@@ -9,7 +9,8 @@ import numpy as np
 
 from plaudit.mdp.model import MDP
 from plaudit.mdp.planning.backups import Floats, Rows, rows_of
-from plaudit.mdp.planning.iteration import Swept, modified_policy_iteration, value_iteration
+from plaudit.mdp.planning.iteration import Swept, value_iteration
+from plaudit.mdp.planning.modified import modified_policy_iteration
 from plaudit.mdp.planning.ordered import (
     gauss_seidel,
     ordered_policy_iteration,
