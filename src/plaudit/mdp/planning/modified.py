@@ -20,14 +20,22 @@ import numpy as np
 from numba import prange
 
 from plaudit.mdp.compiled import compiled, compiled_parallel, unsigned
-from plaudit.mdp.planning.backups import BLOCKS, Floats, Index, Ints, Rows, size_of
+from plaudit.mdp.planning.backups import (
+    BLOCKS,
+    Floats,
+    Index,
+    Ints,
+    Rows,
+    optimal_backup,
+    size_of,
+)
 from plaudit.mdp.planning.iteration import MAX_SWEEPS, Floor, Swept
 from plaudit.mdp.planning.solution import rounding_of, span_bound, span_shift
 
-AIM = 0.02
+AIM = 0.05
 """How far a policy's own sweeps shrink the span before the policy is improved again."""
 
-UNSETTLED = 0.02
+UNSETTLED = 0.1
 """While more states than this share change their action, evaluating the policy is not worth it."""
 
 MOST_SWEEPS = 100
@@ -50,23 +58,37 @@ def modified_policy_iteration(
     `give_up_rate`: return with `slow` true when a policy's sweeps shrink the span by a smaller
     factor than this each (1: never).
     """
+    value, trace = _until_settled(rows, value)
     policy = _policy_of(rows)
-    value, out, before = value.copy(), np.empty_like(value), value.copy()
-    moved, trace, floor = 0.0, [], Floor()
-    for sweep in range(max_sweeps):
+    out, before = np.empty_like(value), value.copy()
+    moved, floor = 0.0, Floor()
+    for sweep in range(len(trace), max_sweeps):
         moved += rows.gamma * _span(value, before)
         before[:] = value
-        low, high, changed = _improve(rows, policy, moved, value, out)
+        low, high = _improve(rows, policy, moved, value, out)
         trace.append(span_bound(rows, low, high, size_of(value)))
         if trace[-1] <= tol or floor.reached(high - low, rounding_of(rows, size_of(out))):
             return Swept(value, sweep + 1, trace)
         value, out = out, value
-        if changed > UNSETTLED * value.size and sweep < PATIENCE:
-            continue
         value, out, rate = _evaluate(rows, policy, value, out, high - low, tol)
         if rate > give_up_rate:
             return Swept(value, sweep + 1, trace, slow=True)
     return Swept(value, max_sweeps, trace)
+
+
+def _until_settled(rows: Rows, value: Floats) -> tuple[Floats, list[float]]:
+    """Backups of the whole world while many states still change their action."""
+    value, out = value.copy(), np.empty_like(value)
+    action, before = np.empty(value.size, np.int64), np.full(value.size, -1)
+    trace: list[float] = []
+    while len(trace) < PATIENCE:
+        low, high = optimal_backup(rows, value, out, action)
+        trace.append(span_bound(rows, low, high, size_of(value)))
+        value, out = out, value
+        if np.count_nonzero(action != before) <= UNSETTLED * action.size:
+            break
+        action, before = before, action
+    return value, trace
 
 
 def _evaluate(
@@ -113,11 +135,11 @@ def _policy_of(rows: Rows) -> _Policy:
 
 def _improve(
     rows: Rows, policy: _Policy, moved: float, value: Floats, out: Floats
-) -> tuple[float, float, int]:
-    low, high, changed = np.empty(BLOCKS), np.empty(BLOCKS), np.zeros(BLOCKS, np.int64)
-    given: tuple[Any, ...] = (*rows.parts, *policy, moved, value, out, low, high, changed)
+) -> tuple[float, float]:
+    low, high = np.empty(BLOCKS), np.empty(BLOCKS)
+    given: tuple[Any, ...] = (*rows.parts, *policy, moved, value, out, low, high)
     _improve_blocks(*given)
-    return float(low.min()), float(high.max()), int(changed.sum())
+    return float(low.min()), float(high.max())
 
 
 def _policy_sweep(rows: Rows, policy: _Policy, value: Floats, out: Floats) -> tuple[float, float]:
@@ -175,11 +197,10 @@ def _improve_blocks(
     out: Floats,
     low: Floats,
     high: Floats,
-    changed: Ints,
 ) -> None:
     num_states, num_actions = reward.shape
     for block in prange(low.size):
-        least, most, count = np.inf, -np.inf, 0
+        least, most = np.inf, -np.inf
         for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
             if leads[s] > moved:
                 total = 0.0
@@ -194,13 +215,12 @@ def _improve_blocks(
                     for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
                         total += data[k] * value[indices[k]]
                     q = reward[s, a] + gamma * total
-                    if q > best:
-                        best, second, choice = q, best, a
-                    elif q > second:
-                        second = q
+                    better = q > best  # selections, not branches: they would be mispredicted
+                    second = max(second, min(q, best))
+                    choice = a if better else choice
+                    best = q if better else best
                 leads[s] = best - second + moved
                 if choice != action[s]:
-                    count += 1
                     action[s] = choice
                     own_reward[s] = reward[s, choice]
                     row = s * num_actions + choice
@@ -214,7 +234,6 @@ def _improve_blocks(
             most = max(most, best - value[s])
         low[block] = least
         high[block] = most
-        changed[block] = count
 
 
 @compiled_parallel
