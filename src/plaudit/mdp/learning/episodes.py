@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plaudit.mdp.compiled import compiled
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Predicted
 from plaudit.mdp.learning.sampling import (
     Floats,
@@ -71,14 +72,34 @@ def next_episode(acting: Acting, rng: Words, buffer: Episode) -> Episode:
     """One episode, written over `buffer` (a longer one is returned where it does not fit)."""
     state, t = first_state(acting.table, rng), 0
     buffer.states[0] = state
-    while not acting.table.terminal[state] and t < acting.max_steps:
+    while goes_on(acting, state, t):
         buffer = longer(buffer, t)
+        state, t = _walk_on(acting, rng, buffer, state, t)
+    return Episode(buffer.states, buffer.actions, buffer.rewards, t, acting.table.terminal[state])
+
+
+@inlined
+def _walk_on(acting: Acting, rng: Words, buffer: Episode, state: int, t: int) -> tuple[int, int]:
+    """To the end of the episode or of the buffer: (state, steps) there."""
+    while goes_on(acting, state, t) and t < buffer.rewards.size:
         action = drawn_action(acting.policy, rng, state)
         state, reward = step(acting.table, rng, state, action)
         buffer.actions[t], buffer.rewards[t] = action, reward
         t += 1
         buffer.states[t] = state
-    return Episode(buffer.states, buffer.actions, buffer.rewards, t, acting.table.terminal[state])
+    return state, t
+
+
+@inlined
+def goes_on(acting: Acting, state: int, t: int) -> bool:
+    """Whether an episode that is in `state` after t steps has another step."""
+    return not acting.table.terminal[state] and t < acting.max_steps
+
+
+@inlined
+def acted(acting: Acting, rng: Words, state: int) -> tuple[int, float]:
+    """(next state, reward) of one step of the policy."""
+    return step(acting.table, rng, state, drawn_action(acting.policy, rng, state))
 
 
 @compiled
@@ -97,54 +118,50 @@ def longer(buffer: Episode, t: int) -> Episode:
     return Episode(states, actions, np.append(buffer.rewards, 0.0 * more), buffer.length, True)
 
 
-@compiled
+@inlined
 def record(run: Run, episode: int) -> None:
     """Keep the value after this episode of the run (counted from 0), if its turn has come."""
     number = run.done + episode + 1
     if run.every > 0 and number % run.every == 0:
-        run.trace[number // run.every - run.done // run.every - 1] = run.value
+        row = number // run.every - run.done // run.every - 1
+        for s in range(run.value.size):
+            run.trace[row, s] = run.value[s]
 
 
 @compiled
 def endless_state(table: Table, policy: Floats) -> int:
     """A state that episodes can reach and from which they never end, or -1 if there is none."""
+    indptr, next_state, upto = table.indptr, table.next_state, table.upto
     num_states, num_actions = table.exists.shape
     seen = np.zeros(num_states, np.bool_)
     stack = np.empty(num_states, np.int64)
-    before = np.zeros(num_states + 1, np.int64)
-    top = 0
-    for s in table.start:
-        seen[s] = True
-        stack[top] = s
-        top += 1
+    moves = np.zeros(num_states + 1, np.int64)
+    seen[table.start] = True
+    top = table.start.size
+    stack[:top] = table.start
     while top > 0:
         top -= 1
         s = stack[top]
         for a in range(num_actions):
             if table.terminal[s] or policy[s, a] <= 0.0:
                 continue
-            first = table.indptr[s * num_actions + a]
-            for k in range(first, table.indptr[s * num_actions + a + 1]):
-                if not possible(table, first, k):
+            before = 0.0
+            for k in range(indptr[s * num_actions + a], indptr[s * num_actions + a + 1]):
+                if upto[k] == before:  # a transition stored with probability 0
                     continue
-                after = table.next_state[k]
-                before[after + 1] += 1
-                if not seen[after]:
-                    seen[after] = True
-                    stack[top] = after
+                before = upto[k]
+                moves[next_state[k] + 1] += 1
+                if not seen[next_state[k]]:
+                    seen[next_state[k]] = True
+                    stack[top] = next_state[k]
                     top += 1
-    return _without_end(table, policy, seen, np.cumsum(before), stack)
-
-
-@compiled
-def possible(table: Table, first: int, k: int) -> bool:
-    """Whether entry k of the row that begins at `first` has a probability above 0."""
-    return bool(table.upto[k] > (table.upto[k - 1] if k > first else 0.0))
+    return _without_end(table, policy, seen, np.cumsum(moves), stack)
 
 
 @compiled
 def _without_end(table: Table, policy: Floats, seen: Flags, begin: Ints, stack: Ints) -> int:
-    """A state of `seen` with no way to a terminal one: the arrows are followed backwards."""
+    """A state of `seen` with no way to a terminal one: the moves are followed backwards."""
+    indptr, next_state, upto = table.indptr, table.next_state, table.upto
     num_states, num_actions = table.exists.shape
     source = np.empty(begin[-1], np.int64)
     place = begin[:-1].copy()
@@ -152,21 +169,20 @@ def _without_end(table: Table, policy: Floats, seen: Flags, begin: Ints, stack: 
         for a in range(num_actions):
             if not seen[s] or table.terminal[s] or policy[s, a] <= 0.0:
                 continue
-            first = table.indptr[s * num_actions + a]
-            for k in range(first, table.indptr[s * num_actions + a + 1]):
-                if not possible(table, first, k):
-                    continue
-                source[place[table.next_state[k]]] = s
-                place[table.next_state[k]] += 1
+            before = 0.0
+            for k in range(indptr[s * num_actions + a], indptr[s * num_actions + a + 1]):
+                if upto[k] > before:
+                    before = upto[k]
+                    source[place[next_state[k]]] = s
+                    place[next_state[k]] += 1
     ends = table.terminal.copy()
-    top = 0
-    for s in range(num_states):
-        if seen[s] and ends[s]:
-            stack[top] = s
-            top += 1
+    first = np.flatnonzero(seen & ends)
+    top = first.size
+    stack[:top] = first
     while top > 0:
         top -= 1
-        for k in range(begin[stack[top]], place[stack[top]]):
+        s = stack[top]
+        for k in range(begin[s], place[s]):
             if not ends[source[k]]:
                 ends[source[k]] = True
                 stack[top] = source[k]
@@ -309,7 +325,7 @@ def _is_number(given: object) -> bool:
     return isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
 
 
-@compiled
+@inlined
 def rate(alpha: float, count: int) -> float:
     """The step size of the count-th update: alpha, or one over the count where alpha is 0."""
     return alpha if alpha > 0.0 else 1.0 / count

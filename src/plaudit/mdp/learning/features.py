@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from plaudit.mdp.compiled import compiled
 from plaudit.mdp.learning.episodes import Flags
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints
 from plaudit.records.errors import UserError
 
@@ -71,7 +71,7 @@ def value_of(features: Features, weights: Floats) -> Floats:
     return np.asarray(rows @ weights)
 
 
-@compiled
+@inlined
 def dot(features: Features, state: int, weights: Floats) -> float:
     """w·x(s)."""
     total = 0.0
@@ -80,7 +80,7 @@ def dot(features: Features, state: int, weights: Floats) -> float:
     return total
 
 
-@compiled
+@inlined
 def add(features: Features, state: int, amount: float, weights: Floats) -> None:
     """w ← w + amount · x(s)."""
     for k in range(features.indptr[state], features.indptr[state + 1]):

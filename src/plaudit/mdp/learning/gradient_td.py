@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from plaudit.mdp.compiled import compiled
-from plaudit.mdp.learning.episodes import Acting, acting_in, check_positive
+from plaudit.mdp.learning.episodes import Acting, acting_in, check_positive, goes_on
 from plaudit.mdp.learning.features import add, dot
 from plaudit.mdp.learning.importance import ratios
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, LinearPredicted
 from plaudit.mdp.learning.linear_run import LinearRun, keep, linear_run, linearly_predicted
 from plaudit.mdp.learning.sampling import drawn_action, first_state, step
@@ -108,59 +109,80 @@ def tdc(
 
 @compiled
 def _semi_gradient(acting: Acting, ratio: Floats, alpha: float, run: LinearRun) -> int:
-    table, x, w, num_steps = acting.table, run.features, run.weights, 0
+    num_steps = 0
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            action = drawn_action(acting.policy, run.rng, state)
-            after, reward = step(table, run.rng, state, action)
-            td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
-            add(x, state, alpha * ratio[state, action] * td_error, w)
-            run.counts[state] += 1
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _semi_gradient_episode(acting, ratio, alpha, run)
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _semi_gradient_episode(acting: Acting, ratio: Floats, alpha: float, run: LinearRun) -> int:
+    x, w = run.features, run.weights
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        action = drawn_action(acting.policy, run.rng, state)
+        after, reward = step(acting.table, run.rng, state, action)
+        rho = ratio[state, action]
+        td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
+        add(x, state, alpha * rho * td_error, w)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _gtd2(acting: Acting, ratio: Floats, alpha: float, beta: float, run: LinearRun) -> int:
-    table, x, w, h, num_steps = acting.table, run.features, run.weights, run.second, 0
+    num_steps = 0
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            action = drawn_action(acting.policy, run.rng, state)
-            after, reward = step(table, run.rng, state, action)
-            rho, guess = ratio[state, action], dot(x, state, h)
-            td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
-            add(x, state, alpha * rho * guess, w)
-            add(x, after, -alpha * rho * acting.gamma * guess, w)
-            add(x, state, beta * rho * (td_error - guess), h)
-            run.counts[state] += 1
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _gtd2_episode(acting, ratio, alpha, beta, run)
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _gtd2_episode(acting: Acting, ratio: Floats, alpha: float, beta: float, run: LinearRun) -> int:
+    x, w, h = run.features, run.weights, run.second
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        action = drawn_action(acting.policy, run.rng, state)
+        after, reward = step(acting.table, run.rng, state, action)
+        rho = ratio[state, action]
+        td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
+        guess = dot(x, state, h)
+        add(x, state, alpha * rho * guess, w)
+        add(x, after, -alpha * rho * acting.gamma * guess, w)
+        add(x, state, beta * rho * (td_error - guess), h)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _tdc(acting: Acting, ratio: Floats, alpha: float, beta: float, run: LinearRun) -> int:
-    table, x, w, h, num_steps = acting.table, run.features, run.weights, run.second, 0
+    num_steps = 0
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            action = drawn_action(acting.policy, run.rng, state)
-            after, reward = step(table, run.rng, state, action)
-            rho, guess = ratio[state, action], dot(x, state, h)
-            td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
-            add(x, state, alpha * rho * td_error, w)
-            add(x, after, -alpha * rho * acting.gamma * guess, w)
-            add(x, state, beta * rho * (td_error - guess), h)
-            run.counts[state] += 1
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _tdc_episode(acting, ratio, alpha, beta, run)
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _tdc_episode(acting: Acting, ratio: Floats, alpha: float, beta: float, run: LinearRun) -> int:
+    x, w, h = run.features, run.weights, run.second
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        action = drawn_action(acting.policy, run.rng, state)
+        after, reward = step(acting.table, run.rng, state, action)
+        rho = ratio[state, action]
+        td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
+        guess = dot(x, state, h)
+        add(x, state, alpha * rho * td_error, w)
+        add(x, after, -alpha * rho * acting.gamma * guess, w)
+        add(x, state, beta * rho * (td_error - guess), h)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t

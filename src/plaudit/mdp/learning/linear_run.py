@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from plaudit.mdp.compiled import compiled
 from plaudit.mdp.learning.episodes import Acting, check_count
 from plaudit.mdp.learning.features import Features, features_of, value_of
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, LinearPredicted, Words
 from plaudit.mdp.learning.sampling import seeded
 from plaudit.records.errors import UserError
@@ -92,9 +92,11 @@ def _start_weights(given: ArrayLike | None, count: int) -> Floats:
     return weights
 
 
-@compiled
+@inlined
 def keep(run: LinearRun, episode: int) -> None:
     """Keep the weights after this episode of the run (counted from 0), if its turn has come."""
     number = run.done + episode + 1
     if run.every > 0 and number % run.every == 0:
-        run.trace[number // run.every - run.done // run.every - 1] = run.weights
+        row = number // run.every - run.done // run.every - 1
+        for i in range(run.weights.size):
+            run.trace[row, i] = run.weights[i]

@@ -24,6 +24,7 @@ from plaudit.mdp.learning.episodes import (
     record,
     run_of,
 )
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, Predicted
 from plaudit.mdp.model import MDP, MRP
 
@@ -138,7 +139,7 @@ def _every_visit(acting: Acting, alpha: float, run: Run) -> int:
     return num_steps
 
 
-@compiled
+@inlined
 def update(run: Run, state: int, target: float, alpha: float) -> None:
     """V(s) ← V(s) + α (target - V(s)), counted."""
     run.counts[state] += 1

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.mdp.compiled import compiled
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError
 
@@ -99,7 +100,7 @@ def seeded(seed: int) -> Words:
     return np.array(words, dtype=np.uint64)
 
 
-@compiled
+@inlined
 def random_word(rng: Words) -> np.uint64:
     """The next 64 random bits; `rng` moves on."""
     total = rng[0] + rng[3]
@@ -114,26 +115,26 @@ def random_word(rng: Words) -> np.uint64:
     return np.uint64(result)
 
 
-@compiled
+@inlined
 def uniform(rng: Words) -> float:
     """A number of [0, 1) with 53 random bits."""
     return (random_word(rng) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@compiled
+@inlined
 def below(rng: Words, count: int) -> int:
     """An integer of 0 to count - 1, each as likely to within 2^-53."""
     return int(uniform(rng) * count)
 
 
-@compiled
+@inlined
 def normal(rng: Words) -> float:
     """A standard normal number (Box & Muller 1958, the cosine alone)."""
     radius = np.sqrt(-2.0 * np.log(1.0 - uniform(rng)))
     return float(radius * np.cos(2.0 * np.pi * uniform(rng)))
 
 
-@compiled
+@inlined
 def first_above(upto: Floats, begin: int, end: int, draw: float) -> int:
     """The first place of [begin, end) with upto > draw; halved while long, then read in order."""
     while end - begin > 8:
@@ -147,13 +148,13 @@ def first_above(upto: Floats, begin: int, end: int, draw: float) -> int:
     return begin
 
 
-@compiled
+@inlined
 def first_state(table: Table, rng: Words) -> int:
     """A state in which an episode begins."""
     return int(table.start[first_above(table.start_upto, 0, table.start.size, uniform(rng))])
 
 
-@compiled
+@inlined
 def step(table: Table, rng: Words, state: int, action: int) -> tuple[int, float]:
     """(next state, reward) for an action that exists in the state."""
     row = state * table.exists.shape[1] + action
@@ -164,7 +165,7 @@ def step(table: Table, rng: Words, state: int, action: int) -> tuple[int, float]
     return table.next_state[k], reward
 
 
-@compiled
+@inlined
 def any_action(table: Table, rng: Words, state: int) -> int:
     """One of the actions that exist in the state, evenly."""
     count = table.exists.shape[1]
@@ -174,7 +175,7 @@ def any_action(table: Table, rng: Words, state: int) -> int:
     return action
 
 
-@compiled
+@inlined
 def drawn_action(probability: Floats, rng: Words, state: int) -> int:
     """An action of the policy [S, A] in the state."""
     draw = uniform(rng)
@@ -188,7 +189,7 @@ def drawn_action(probability: Floats, rng: Words, state: int) -> int:
     return last
 
 
-@compiled
+@inlined
 def greedy_action(q: Floats, rng: Words, state: int) -> int:
     """The best action of q [S, A]; of equal ones each as likely. Missing actions hold -inf."""
     best, choice, ties = -np.inf, 0, 0
@@ -202,7 +203,7 @@ def greedy_action(q: Floats, rng: Words, state: int) -> int:
     return choice
 
 
-@compiled
+@inlined
 def epsilon_greedy(table: Table, q: Floats, epsilon: float, rng: Words, state: int) -> int:
     """With probability epsilon any action that exists, else the best of q."""
     if uniform(rng) < epsilon:

@@ -17,19 +17,22 @@ from plaudit.mdp.compiled import compiled
 from plaudit.mdp.learning.episodes import (
     Acting,
     Episode,
+    acted,
     acting_in,
     check_count,
     check_fraction,
     check_positive,
     empty_episode,
+    goes_on,
     longer,
     next_episode,
 )
 from plaudit.mdp.learning.features import add, dot
-from plaudit.mdp.learning.learned import LinearPredicted
+from plaudit.mdp.learning.inlined import inlined
+from plaudit.mdp.learning.learned import Floats, LinearPredicted
 from plaudit.mdp.learning.linear_run import LinearRun, keep, linear_run, linearly_predicted
 from plaudit.mdp.learning.monte_carlo import returns
-from plaudit.mdp.learning.sampling import drawn_action, first_state, step
+from plaudit.mdp.learning.sampling import first_state
 from plaudit.mdp.model import MDP, MRP
 
 Matrix: TypeAlias = ArrayLike | sparse.sparray
@@ -154,7 +157,7 @@ def linear_true_online_td_lambda(
     return linearly_predicted(run, _dutch(acting, check_fraction(lam, "lam"), size, run), start)
 
 
-@compiled
+@inlined
 def towards(run: LinearRun, state: int, target: float, alpha: float) -> None:
     """w ← w + α (target - w·x(s)) x(s), counted."""
     run.counts[state] += 1
@@ -177,25 +180,34 @@ def _monte_carlo(acting: Acting, alpha: float, run: LinearRun) -> int:
 
 @compiled
 def _n_step(acting: Acting, n: int, alpha: float, run: LinearRun) -> int:
-    table, num_steps, buffer = acting.table, 0, empty_episode()
+    num_steps, buffer = 0, empty_episode()
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
+        state, t = first_state(acting.table, run.rng), 0
         buffer.states[0] = state
-        while not table.terminal[state] and t < acting.max_steps:
+        while goes_on(acting, state, t):
             buffer = longer(buffer, t)
-            state, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            buffer.rewards[t] = reward
-            t += 1
-            buffer.states[t] = state
-            if t >= n and not table.terminal[state]:
-                target = dot(run.features, state, run.weights)
-                for k in range(t - 1, t - n - 1, -1):
-                    target = buffer.rewards[k] + acting.gamma * target
-                towards(run, buffer.states[t - n], target, alpha)
+            state, t = _n_step_on(acting, n, alpha, run, buffer, state, t)
         _rest(acting, buffer, n, t, alpha, run)
         num_steps += t
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _n_step_on(
+    acting: Acting, n: int, alpha: float, run: LinearRun, buffer: Episode, state: int, t: int
+) -> tuple[int, int]:
+    """To the end of the episode or of the buffer: (state, steps) there."""
+    while goes_on(acting, state, t) and t < buffer.rewards.size:
+        state, buffer.rewards[t] = acted(acting, run.rng, state)
+        t += 1
+        buffer.states[t] = state
+        if t >= n and not acting.table.terminal[state]:
+            target = dot(run.features, state, run.weights)
+            for k in range(t - 1, t - n - 1, -1):
+                target = buffer.rewards[k] + acting.gamma * target
+            towards(run, buffer.states[t - n], target, alpha)
+    return state, t
 
 
 @compiled
@@ -214,43 +226,70 @@ def _rest(acting: Acting, buffer: Episode, n: int, t: int, alpha: float, run: Li
 
 @compiled
 def _accumulating(acting: Acting, lam: float, alpha: float, run: LinearRun) -> int:
-    table, x, w, num_steps = acting.table, run.features, run.weights, 0
-    z = np.zeros(w.size)
+    num_steps, z = 0, np.zeros(run.weights.size)
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        z[:] = 0.0
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            z *= acting.gamma * lam
-            add(x, state, 1.0, z)
-            w += alpha * (reward + acting.gamma * dot(x, after, w) - dot(x, state, w)) * z
-            run.counts[state] += 1
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _accumulating_episode(acting, lam, alpha, run, z)
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _accumulating_episode(
+    acting: Acting, lam: float, alpha: float, run: LinearRun, z: Floats
+) -> int:
+    x, w = run.features, run.weights
+    state, t = first_state(acting.table, run.rng), 0
+    scale(z, 0.0)
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        scale(z, acting.gamma * lam)
+        add(x, state, 1.0, z)
+        td_error = reward + acting.gamma * dot(x, after, w) - dot(x, state, w)
+        along(w, alpha * td_error, z)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _dutch(acting: Acting, lam: float, alpha: float, run: LinearRun) -> int:
-    table, x, w, num_steps = acting.table, run.features, run.weights, 0
-    z = np.zeros(w.size)
+    num_steps, z = 0, np.zeros(run.weights.size)
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        z[:] = 0.0
-        old = dot(x, state, w)
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            z *= acting.gamma * lam
-            add(x, state, 1.0 - alpha * dot(x, state, z), z)
-            here, there = dot(x, state, w), dot(x, after, w)
-            w += alpha * (reward + acting.gamma * there - old) * z
-            add(x, state, -alpha * (here - old), w)
-            old = there
-            run.counts[state] += 1
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _dutch_episode(acting, lam, alpha, run, z)
         keep(run, number)
     return num_steps
+
+
+@inlined
+def _dutch_episode(acting: Acting, lam: float, alpha: float, run: LinearRun, z: Floats) -> int:
+    x, w = run.features, run.weights
+    state, t = first_state(acting.table, run.rng), 0
+    old = dot(x, state, w)
+    scale(z, 0.0)
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        scale(z, acting.gamma * lam)
+        add(x, state, 1.0 - alpha * dot(x, state, z), z)
+        here, there = dot(x, state, w), dot(x, after, w)
+        along(w, alpha * (reward + acting.gamma * there - old), z)
+        add(x, state, -alpha * (here - old), w)
+        old = there
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
+
+
+@inlined
+def scale(z: Floats, factor: float) -> None:
+    """z ← factor · z."""
+    for i in range(z.size):
+        z[i] *= factor
+
+
+@inlined
+def along(weights: Floats, amount: float, z: Floats) -> None:
+    """w ← w + amount · z."""
+    for i in range(z.size):
+        weights[i] += amount * z[i]

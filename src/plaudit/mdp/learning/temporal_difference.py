@@ -13,19 +13,21 @@ from plaudit.mdp.learning.episodes import (
     Acting,
     Episode,
     Run,
+    acted,
     acting_in,
     check_count,
     check_step_size_or_average,
     empty_episode,
+    goes_on,
     longer,
     predicted,
-    rate,
     record,
     run_of,
 )
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Predicted
 from plaudit.mdp.learning.monte_carlo import returns, update
-from plaudit.mdp.learning.sampling import drawn_action, first_state, step
+from plaudit.mdp.learning.sampling import first_state
 from plaudit.mdp.model import MDP, MRP
 
 
@@ -98,42 +100,54 @@ def n_step_td(
 
 @compiled
 def _td(acting: Acting, alpha: float, run: Run) -> int:
-    table, value, num_steps = acting.table, run.value, 0
+    num_steps = 0
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            run.counts[state] += 1
-            td_error = reward + acting.gamma * value[after] - value[state]
-            value[state] += rate(alpha, run.counts[state]) * td_error
-            state = after
-            t += 1
-        num_steps += t
+        num_steps += _td_episode(acting, alpha, run)
         record(run, number)
     return num_steps
+
+
+@inlined
+def _td_episode(acting: Acting, alpha: float, run: Run) -> int:
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        update(run, state, reward + acting.gamma * run.value[after], alpha)
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _n_step(acting: Acting, n: int, alpha: float, run: Run) -> int:
-    table, num_steps, buffer = acting.table, 0, empty_episode()
+    num_steps, buffer = 0, empty_episode()
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
+        state, t = first_state(acting.table, run.rng), 0
         buffer.states[0] = state
-        while not table.terminal[state] and t < acting.max_steps:
+        while goes_on(acting, state, t):
             buffer = longer(buffer, t)
-            state, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            buffer.rewards[t] = reward
-            t += 1
-            buffer.states[t] = state
-            if t >= n and not table.terminal[state]:
-                target = run.value[state]
-                for k in range(t - 1, t - n - 1, -1):
-                    target = buffer.rewards[k] + acting.gamma * target
-                update(run, buffer.states[t - n], target, alpha)
+            state, t = _n_step_on(acting, n, alpha, run, buffer, state, t)
         _rest(acting, buffer, n, t, alpha, run)
         num_steps += t
         record(run, number)
     return num_steps
+
+
+@inlined
+def _n_step_on(
+    acting: Acting, n: int, alpha: float, run: Run, buffer: Episode, state: int, t: int
+) -> tuple[int, int]:
+    """To the end of the episode or of the buffer: (state, steps) there."""
+    while goes_on(acting, state, t) and t < buffer.rewards.size:
+        state, buffer.rewards[t] = acted(acting, run.rng, state)
+        t += 1
+        buffer.states[t] = state
+        if t >= n and not acting.table.terminal[state]:
+            target = run.value[state]
+            for k in range(t - 1, t - n - 1, -1):
+                target = buffer.rewards[k] + acting.gamma * target
+            update(run, buffer.states[t - n], target, alpha)
+    return state, t
 
 
 @compiled

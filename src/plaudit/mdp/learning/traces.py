@@ -18,18 +18,21 @@ from plaudit.mdp.compiled import compiled
 from plaudit.mdp.learning.episodes import (
     Acting,
     Run,
+    acted,
     acting_in,
     check_fraction,
     check_step_size,
     empty_episode,
+    goes_on,
     next_episode,
     predicted,
     record,
     run_of,
 )
+from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, Predicted
 from plaudit.mdp.learning.monte_carlo import update
-from plaudit.mdp.learning.sampling import drawn_action, first_state, step
+from plaudit.mdp.learning.sampling import first_state
 from plaudit.mdp.model import MDP, MRP
 
 FAINT = 1e-20
@@ -177,65 +180,85 @@ def offline_lambda_return(
 
 @compiled
 def _accumulating(acting: Acting, lam: float, alpha: float, run: Run) -> int:
-    table, value, traces, num_steps = acting.table, run.value, no_traces(run.value.size), 0
+    num_steps, traces = 0, no_traces(run.value.size)
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            fade(traces, acting.gamma * lam)
-            bump(traces, state, traces.z[state] + 1.0)
-            td_error = reward + acting.gamma * value[after] - value[state]
-            along(value, traces, alpha * td_error)
-            run.counts[state] += 1
-            state = after
-            t += 1
+        num_steps += _accumulating_episode(acting, lam, alpha, run, traces)
         fade(traces, 0.0)
-        num_steps += t
         record(run, number)
     return num_steps
+
+
+@inlined
+def _accumulating_episode(
+    acting: Acting, lam: float, alpha: float, run: Run, traces: Traces
+) -> int:
+    value = run.value
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        fade(traces, acting.gamma * lam)
+        bump(traces, state, traces.z[state] + 1.0)
+        td_error = reward + acting.gamma * value[after] - value[state]
+        along(value, traces, alpha * td_error)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _replacing(acting: Acting, lam: float, alpha: float, run: Run) -> int:
-    table, value, traces, num_steps = acting.table, run.value, no_traces(run.value.size), 0
+    num_steps, traces = 0, no_traces(run.value.size)
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            fade(traces, acting.gamma * lam)
-            bump(traces, state, 1.0)
-            td_error = reward + acting.gamma * value[after] - value[state]
-            along(value, traces, alpha * td_error)
-            run.counts[state] += 1
-            state = after
-            t += 1
+        num_steps += _replacing_episode(acting, lam, alpha, run, traces)
         fade(traces, 0.0)
-        num_steps += t
         record(run, number)
     return num_steps
+
+
+@inlined
+def _replacing_episode(acting: Acting, lam: float, alpha: float, run: Run, traces: Traces) -> int:
+    value = run.value
+    state, t = first_state(acting.table, run.rng), 0
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        fade(traces, acting.gamma * lam)
+        bump(traces, state, 1.0)
+        td_error = reward + acting.gamma * value[after] - value[state]
+        along(value, traces, alpha * td_error)
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
 def _dutch(acting: Acting, lam: float, alpha: float, run: Run) -> int:
-    table, value, traces, num_steps = acting.table, run.value, no_traces(run.value.size), 0
+    num_steps, traces = 0, no_traces(run.value.size)
     for number in range(run.num_episodes):
-        state, t = first_state(table, run.rng), 0
-        old = value[state]
-        while not table.terminal[state] and t < acting.max_steps:
-            after, reward = step(table, run.rng, state, drawn_action(acting.policy, run.rng, state))
-            fade(traces, acting.gamma * lam)
-            bump(traces, state, traces.z[state] * (1.0 - alpha) + 1.0)
-            here, there = value[state], value[after]
-            along(value, traces, alpha * (reward + acting.gamma * there - old))
-            value[state] -= alpha * (here - old)
-            old = there
-            run.counts[state] += 1
-            state = after
-            t += 1
+        num_steps += _dutch_episode(acting, lam, alpha, run, traces)
         fade(traces, 0.0)
-        num_steps += t
         record(run, number)
     return num_steps
+
+
+@inlined
+def _dutch_episode(acting: Acting, lam: float, alpha: float, run: Run, traces: Traces) -> int:
+    value = run.value
+    state, t = first_state(acting.table, run.rng), 0
+    old = value[state]
+    while goes_on(acting, state, t):
+        after, reward = acted(acting, run.rng, state)
+        fade(traces, acting.gamma * lam)
+        bump(traces, state, traces.z[state] * (1.0 - alpha) + 1.0)
+        here, there = value[state], value[after]
+        along(value, traces, alpha * (reward + acting.gamma * there - old))
+        value[state] -= alpha * (here - old)
+        old = there
+        run.counts[state] += 1
+        state = after
+        t += 1
+    return t
 
 
 @compiled
@@ -262,7 +285,7 @@ def no_traces(num_states: int) -> Traces:
     return Traces(np.zeros(num_states), np.empty(num_states, np.int64), np.zeros(1, np.int64))
 
 
-@compiled
+@inlined
 def fade(traces: Traces, factor: float) -> None:
     """z ← factor · z; what is faint is dropped."""
     kept = 0
@@ -277,7 +300,7 @@ def fade(traces: Traces, factor: float) -> None:
     traces.num_alive[0] = kept
 
 
-@compiled
+@inlined
 def bump(traces: Traces, state: int, trace: float) -> None:
     """z(state) ← trace, above 0."""
     if traces.z[state] == 0.0:
@@ -286,7 +309,7 @@ def bump(traces: Traces, state: int, trace: float) -> None:
     traces.z[state] = trace
 
 
-@compiled
+@inlined
 def along(value: Floats, traces: Traces, amount: float) -> None:
     """V ← V + amount · z."""
     for i in range(traces.num_alive[0]):
