@@ -68,7 +68,7 @@ def _rental(
         gamma,
         states=[f"{first},{second}" for first in range(size) for second in range(size)],
         actions=[f"{moved:+d}" if moved else "0" for moved in moves],
-        grid=np.arange(size * size).reshape(size, size),
+        grid=np.arange(size * size).reshape(size, size)[::-1],  # the first lot grows upwards
     )
 
 
