@@ -1,28 +1,61 @@
-"""`plaudit ls`: the recipes that come with Plaudit, and the runs under runs/."""
+"""`plaudit ls`: the recipes that come with Plaudit, and the runs under runs/; or the finite worlds."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from plaudit.records.recipes import find_recipe, load_recipe, shipped_recipes
 
 
 def main(argv: list[str]) -> int:
-    """Prints one line for each recipe and each run."""
+    """Prints one line for each recipe and each run, or for each world."""
     parser = argparse.ArgumentParser("plaudit ls", description=__doc__)
-    parser.parse_args(argv)
-    print("recipes")
-    for name in shipped_recipes():
-        print(f"  {name:24}{load_recipe(name).pipeline:12}{first_comment(name)}")
+    parser.add_argument(
+        "what", nargs="?", choices=["recipes", "worlds"], help="worlds: finite worlds by name"
+    )
+    if parser.parse_args(argv).what == "worlds":
+        _print_aligned("worlds", _worlds())
+        return 0
+    recipes = [(n, load_recipe(n).pipeline, first_comment(n)) for n in shipped_recipes()]
+    _print_aligned("recipes", recipes)
     from plaudit.records.runs import RunFolder, run_names
 
     names = run_names()
     if names:
-        print("runs")
-    for name in names:
-        run = RunFolder.open(name)
-        print(f"  {name:36}{run.state()}")
+        _print_aligned("runs", [(name, RunFolder.open(name).state()) for name in names])
     return 0
+
+
+def _print_aligned(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """The title, and below it the rows with all columns but the last filled up."""
+    print(title)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  " + "  ".join([*cells, row[-1]]).rstrip())
+
+
+def _worlds() -> list[tuple[str, str, str, str]]:
+    """(name, kind, size, sentence) of every finite world that has a name."""
+    from plaudit.mdp.worlds import WORLDS
+
+    rows = []
+    for name, entry in WORLDS.items():
+        made = entry.make()
+        rows.append((name, type(made).__name__, _size(made), entry.sentence))
+    return rows
+
+
+def _size(world: Any) -> str:
+    """Such as 16 × 4: states and actions, and observations of what is partly seen."""
+    actions = world.num_actions
+    counts = [world.num_states] if hasattr(world, "num_states") else []
+    counts += list(actions) if isinstance(actions, tuple) else [actions]
+    if hasattr(world, "num_observations"):
+        counts.append(world.num_observations)
+    return " × ".join(str(count) for count in counts)
 
 
 def first_comment(name: str) -> str:

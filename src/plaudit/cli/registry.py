@@ -19,7 +19,13 @@ from typing import Any, get_type_hints
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError, nearest
 
-JOBS = {"rlhf": "plaudit.pipelines.rlhf:run_rlhf"}
+JOBS = {
+    "rlhf": "plaudit.pipelines.rlhf:run_rlhf",
+    "mdp/plan": "plaudit.pipelines.finite:run_plan",
+    "mdp/learn": "plaudit.pipelines.finite:run_learn",
+    "mdp/pomdp": "plaudit.pipelines.finite_pomdp:run_pomdp",
+    "mdp/game": "plaudit.pipelines.finite_game:run_game",
+}
 """Names of the jobs that come with Plaudit."""
 
 

@@ -32,6 +32,11 @@ def main(argv: list[str]) -> int:
         console.print(_stage_table(stage, rows, _stage_state(run, stage)))
     if run.results:
         console.print(_results_table(run.results))
+    if (run.path / "arrays" / "world.json").exists():
+        from plaudit.pipelines.finite_text import world_text
+
+        for text in world_text(run.path):
+            console.print(Text(text), soft_wrap=True)
     for line in closing_lines(run):
         console.print(Text(line), soft_wrap=True)
     return 0
@@ -45,6 +50,8 @@ def closing_lines(run: RunFolder) -> list[str]:
         lines.append(f"Report: {report}")
     if (run.path / "model" / "config.json").exists():
         lines.append(f"Model (loads with transformers): {run.path / 'model'}")
+    if (run.path / "arrays").is_dir():
+        lines.append(f"Arrays (numpy.load): {run.path / 'arrays'}")
     if run.finished:
         lines.append(f"Numbers: plaudit show {run.path}; what one means: plaudit explain NAME")
     elif run.holder() is None:
