@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plaudit.feedback.stats import feedback_stats, mean_cohen_kappa, render, wilson_interval
 from plaudit.feedback.store import FeedbackStore
@@ -126,7 +128,26 @@ def test_cohen_is_averaged_over_pairs_of_raters_where_it_is_defined():
     assert mean_cohen_kappa(units) == pytest.approx(0.5)
 
 
-def test_wilson_interval_of_published_size():
-    """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662; 0 of 20 gives 0 to 0.1611."""
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        # Newcombe 1998, Statistics in Medicine 17, table I, method 3 (Wilson's score interval).
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_matches_published_table(successes, trials, low, high):
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_ends_solve_the_score_equation(case):
+    """Both ends solve (p̂ − p)² = z² p(1 − p)/n, and failures mirror successes."""
+    k, n = case
+    got, mirror = wilson_interval(k, n), wilson_interval(n - k, n)
+    z = 1.959963984540054
+    for p in got:
+        assert (k / n - p) ** 2 == pytest.approx(z * z * p * (1 - p) / n, abs=1e-12)
+    assert got == pytest.approx((1 - mirror[1], 1 - mirror[0]))

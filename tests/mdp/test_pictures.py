@@ -18,14 +18,16 @@ from plaudit.mdp.pictures import (
     best_actions,
     convergence,
     learning_curves,
+    lines,
     policy_on_grid,
     q_backup_diagram,
     q_table_picture,
-    setting_curves,
+    study_curves,
     value_on_grid,
     value_panels,
 )
 from plaudit.mdp.planning import evaluate, solve
+from plaudit.mdp.studies.curves import Curves
 from plaudit.mdp.worlds import world
 from plaudit.records.errors import UserError
 
@@ -186,11 +188,20 @@ def test_learning_curves_draw_the_mean_and_its_interval():
     assert one.lines[1].get_ydata()[0] == 3.0
 
 
-def test_setting_curves_leave_out_what_diverged():
-    axes = setting_curves(
-        {"n = 1": ([0.1, 0.2, 0.3], [1.0, np.inf, np.nan])}, xlabel="α", ylabel="RMS"
-    ).axes[0]
+def test_what_diverged_is_left_out():
+    curves = {"n = 1": ([0.1, 0.2, 0.3], [1.0, np.inf, np.nan])}
+    axes = lines(curves, xlabel="α", ylabel="RMS").axes[0]
     assert axes.lines[0].get_xdata().tolist() == [0.1]
+
+
+def test_a_study_is_drawn_with_its_error():
+    x = np.arange(1.0, 5.0)
+    study = Curves(x, {"TD": x**2}, {"TD": np.full(4, 0.5)}, "episodes", "RMS error")
+    axes = study_curves(study).axes[0]
+    assert np.array_equal(axes.lines[0].get_ydata(), x**2)
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.max(), band.min()) == pytest.approx((16 + 0.98, 1 - 0.98))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("episodes", "RMS error")
 
 
 def test_q_table_marks_the_best_of_each_state():
@@ -292,7 +303,7 @@ def no_grid():
         (lambda: q_table_picture(np.zeros((2, 2)), states=["a"]), "states: 1 names; expected 2"),
         (lambda: alpha_vectors([[1.0, 2, 3]], [0]), r"expected \[N, 2\]"),
         (lambda: value_panels({"a": [[1.0]]}, xlabel="", ylabel="", x=[0, 1], y=[0, 1]), "panel 'a'"),
-        (lambda: setting_curves({"a": ([1, 2], [1])}, xlabel="", ylabel=""), "expected equal shapes"),
+        (lambda: lines({"a": ([1, 2], [1])}, xlabel="", ylabel=""), "expected equal shapes"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_pictures_that_cannot_be_drawn(draw, said):

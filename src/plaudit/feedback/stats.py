@@ -110,7 +110,7 @@ def feedback_stats(store: FeedbackStore) -> FeedbackStats:
 def wilson_interval(hits: int, num: int) -> tuple[float, float]:
     """95 % interval of a share: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
 
-    Source: Wilson 1927.
+    Source: Wilson 1927, p. 209-210; checked against Newcombe 1998, table I.
     """
     p, zz = hits / num, _Z95 * _Z95
     middle = p + zz / (2 * num)

@@ -10,7 +10,6 @@ shrink to a point when all prompts agree.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 class Interval:
     """An estimate `value` with a confidence interval from `low` to `high`.
 
-    `num` counts the independent units behind it: prompts for the bootstrap, trials for Wilson.
+    `num` counts the independent units behind it: prompts.
     """
 
     value: float
@@ -64,29 +63,6 @@ class Calibration:
 
     error: float
     table: tuple[CalibrationBin, ...]
-
-
-def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """Score interval of a plain share p = successes / trials of independent trials.
-
-        (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n)
-
-    Source: Wilson 1927, p. 209-210; checked against Newcombe 1998, table I.
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise UserError(
-            f"a share needs 0 <= successes <= trials and trials >= 1, "
-            f"found {successes} successes in {trials} trials"
-        )
-    z = _normal_quantile(level)
-    p = successes / trials
-    centre = p + z * z / (2 * trials)
-    spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    # At p = 0 and p = 1 the end is exactly 0 or 1; rounding alone can put it 1e-17 beyond.
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
-    return Interval(p, low, high, level, trials)
 
 
 def mean_interval(

@@ -44,7 +44,7 @@ from plaudit.mdp.partial.tree import (
 from plaudit.records.errors import UserError
 
 MAX_DEPTH = 1000
-SHRINK = 0.5
+SHRINK = (0.5, 0.5, 0.02)
 LEAST = 0.01
 
 
@@ -59,11 +59,11 @@ def _initial_tree(pomdp, tol):
     return tree
 
 
-def solve_pomdp(pomdp, tol=1e-6, *, seconds=None, seed=0, num_trials=None, verbose=False, shrink=SHRINK, least_f=LEAST):
+def solve_pomdp(pomdp, tol=1e-6, *, seconds=None, seed=0, num_trials=None, verbose=False, shrink=SHRINK, drawn=(), least_f=LEAST):
     begun = time.perf_counter()
     table = table_of(pomdp)
     tree = _initial_tree(pomdp, min(tol,1e-3))
-    path = np.empty(MAX_DEPTH, np.int64)
+    path = np.empty(MAX_DEPTH, np.int64); rng=np.random.default_rng(seed); none=np.empty(0)
     trace = []
     kept_alphas = int(tree.count[ALPHAS]); kept_points = 0
     i = 0
@@ -75,9 +75,9 @@ def solve_pomdp(pomdp, tol=1e-6, *, seconds=None, seed=0, num_trials=None, verbo
         if high - low <= tol: break
         if seconds is not None and trace[-1][0] >= seconds: break
         if num_trials is not None and i >= num_trials: break
-        width = max(tol, shrink * (high - low))
+        width = max(tol, (shrink[i % len(shrink)]) * (high - low))
         least = least_f * width * (1 - pomdp.gamma)
-        depth, room = trial(tree, table, width, least, path)
+        depth, room = trial(tree, table, width, least, none if i%len(shrink) not in drawn else rng.random(MAX_DEPTH), path)
         i += 1
         if not room:
             room_now = room_for(tree)

@@ -353,12 +353,15 @@ def _add_alpha(tree: Tree, table: Table, node: int, a: int) -> None:
 
 
 @compiled
-def trial(tree: Tree, table: Table, width: float, least: float, path: Ints) -> tuple[int, bool]:
+def trial(
+    tree: Tree, table: Table, width: float, least: float, draws: Floats, path: Ints
+) -> tuple[int, bool]:
     """Walk down from the root where the bounds are too far apart, and back up on the return.
 
     At depth d the walk goes on while upper - lower > width·γ^-d, by the action of the greatest
-    upper bound and the observation that carries most of the excess. Returns the depth reached and
-    whether there was room for all of it.
+    upper bound and the observation that carries most of the excess, or, where there are `draws`
+    in [0, 1), one drawn in proportion to the excess. Returns the depth reached and whether there
+    was room for all of it.
     Source: Smith & Simmons 2005, sections 2 and 3.
     """
     node, depth, room = 0, 0, True
@@ -371,7 +374,10 @@ def trial(tree: Tree, table: Table, width: float, least: float, path: Ints) -> t
         depth += 1
         allowed /= table.gamma if table.gamma > 0.0 else 1e-300
         a = best_upper(tree, table, node)
-        node = _most_excess(tree, tree.slot[node], a, allowed)
+        if draws.size == 0:
+            node = _most_excess(tree, tree.slot[node], a, allowed)
+        else:
+            node = _drawn_by_excess(tree, tree.slot[node], a, allowed, draws[depth - 1])
         if node < 0:
             break
     for i in range(depth - 1, -1, -1):
@@ -393,6 +399,29 @@ def _most_excess(tree: Tree, slot: int, a: int, allowed: float) -> int:
         excess = tree.chance[e] * (tree.upper[node] - tree.lower[node] - allowed)
         if excess > best:
             best, chosen = excess, node
+    return chosen
+
+
+@compiled
+def _drawn_by_excess(tree: Tree, slot: int, a: int, allowed: float, draw: float) -> int:
+    """A following node drawn in proportion to P(o) · (upper - lower - allowed); -1 if none > 0."""
+    total = 0.0
+    first = tree.first_edge[slot, a]
+    last = first + tree.num_edges[slot, a]
+    for e in range(first, last):
+        node = tree.child[e]
+        refresh_upper(tree, node)
+        refresh_lower(tree, node)
+        total += tree.chance[e] * max(tree.upper[node] - tree.lower[node] - allowed, 0.0)
+    left, chosen = draw * total, -1
+    for e in range(first, last):
+        node = tree.child[e]
+        part = tree.chance[e] * max(tree.upper[node] - tree.lower[node] - allowed, 0.0)
+        if part > 0.0:
+            chosen = node
+            if left < part:
+                break
+            left -= part
     return chosen
 
 

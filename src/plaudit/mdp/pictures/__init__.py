@@ -4,7 +4,7 @@ value_on_grid(mdp, solve(mdp).value).savefig("value.png")
 """
 
 from plaudit.mdp.pictures.backup import backup_diagram, q_backup_diagram
-from plaudit.mdp.pictures.curves import convergence, learning_curves, setting_curves
+from plaudit.mdp.pictures.curves import convergence, learning_curves, lines, study_curves
 from plaudit.mdp.pictures.grid import best_actions, policy_on_grid, value_on_grid
 from plaudit.mdp.pictures.tables import alpha_vectors, q_table_picture, value_panels
 
@@ -14,10 +14,11 @@ __all__ = [
     "best_actions",
     "convergence",
     "learning_curves",
+    "lines",
     "policy_on_grid",
     "q_backup_diagram",
     "q_table_picture",
-    "setting_curves",
+    "study_curves",
     "value_on_grid",
     "value_panels",
 ]

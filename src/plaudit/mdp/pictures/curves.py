@@ -10,11 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from plaudit.mdp.pictures.style import MUTED, SERIES, drawn
 from plaudit.mdp.planning.solution import Solution
+from plaudit.mdp.studies.curves import Curves
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FEW_POINTS = 30
+"""Up to so many points of a line are marked."""
 
 BAND = 1.96
 """Standard errors on either side of a mean: a 95 % interval of a normal mean."""
@@ -98,16 +102,47 @@ def learning_curves(
         if table.shape[0] > 1:
             error = BAND * table.std(0, ddof=1) / np.sqrt(table.shape[0])
             axes.fill_between(at, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
+    _finish(axes, xlabel, ylabel, title, ylim, log_x=False, log_y=False)
     _levels(axes, references or {})
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    if ylim is not None:
-        axes.set_ylim(*ylim)
-    axes.legend()
     return figure
 
 
 @drawn
-def setting_curves(
+def study_curves(
+    study: Curves,
+    *,
+    title: str = "",
+    ylim: tuple[float, float] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    references: Mapping[str, float] | None = None,
+) -> Figure:
+    """The data of a published figure, from `plaudit.mdp.studies`: means with 95 % bands.
+
+    Points that are not finite are left out: there learning diverged.
+    """
+    figure, axes = _axes((5.8, 3.8))
+    few = study.x.size <= FEW_POINTS
+    for colour, (name, mean) in zip(_colours(len(study.mean)), study.mean.items(), strict=True):
+        x, y = _finite(study.x, mean)
+        axes.plot(x, y, color=colour, label=name, marker="o" if few else None, markersize=2.8)
+        error = BAND * study.standard_error[name]
+        kept = np.isfinite(mean) & np.isfinite(error)
+        axes.fill_between(
+            study.x[kept],
+            (mean - error)[kept],
+            (mean + error)[kept],
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+        )
+    _finish(axes, study.x_label, study.y_label, title, ylim, log_x=log_x, log_y=log_y)
+    _levels(axes, references or {})
+    return figure
+
+
+@drawn
+def lines(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     xlabel: str,
@@ -115,22 +150,45 @@ def setting_curves(
     title: str = "",
     ylim: tuple[float, float] | None = None,
     log_x: bool = False,
-    legend_title: str = "",
+    ticks: Mapping[str, float] | None = None,
+    references: Mapping[str, float] | None = None,
 ) -> Figure:
-    """How a score depends on a setting such as α, one line for each value of another such as n.
+    """Plain lines by name, each (x, y); a name that begins with "_" is not in the legend.
 
-    curves: by name, (x, y); points that are not finite are left out, as where learning diverged.
+    Points that are not finite are left out. ticks: names of places on the x axis.
     """
-    figure, axes = _axes((5.8, 3.8))
+    figure, axes = _axes((5.8, 3.6))
     for colour, (name, (x, y)) in zip(_colours(len(curves)), curves.items(), strict=True):
-        axes.plot(*_finite(x, y), color=colour, label=name, marker="o", markersize=2.6)
+        across, up = _finite(x, y)
+        marker = "o" if across.size <= FEW_POINTS else None
+        axes.plot(across, up, color=colour, label=name, marker=marker, markersize=2.8)
+    _finish(axes, xlabel, ylabel, title, ylim, log_x=log_x, log_y=False)
+    if ticks is not None:
+        axes.set_xticks(list(ticks.values()), labels=list(ticks))
+    _levels(axes, references or {})
+    return figure
+
+
+def _finish(
+    axes: Axes,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    ylim: tuple[float, float] | None,
+    *,
+    log_x: bool,
+    log_y: bool,
+) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if log_x:
         axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
     if ylim is not None:
         axes.set_ylim(*ylim)
-    axes.legend(title=legend_title, ncols=1 if len(curves) < 7 else 2, fontsize=8)
-    return figure
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(ncols=1 if len(handles) < 7 else 2, fontsize=8)
 
 
 def _axes(inches: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -32,6 +33,8 @@ from plaudit.mdp.model import MDP
 from plaudit.mdp.planning import evaluate, solve
 from plaudit.mdp.studies.curves import Curves, Floats, averaged, rms
 from plaudit.mdp.worlds import world
+
+Numbers = TypeVar("Numbers", Floats, Ints)
 
 STICK, HIT = 0, 1
 ALPHAS = tuple(round(0.1 * k, 1) for k in range(1, 11))
@@ -235,10 +238,13 @@ def blackjack_importance_sampling(*, num_runs: int = 100, num_episodes: int = 10
     truth = evaluate(game, target).value[state]
 
     def run(seed: int) -> Floats:
-        kept = {"num_episodes": num_episodes, "seed": seed, "trace_every": 1}
-        plain = ordinary_importance_sampling(game, target, behaviour, **kept).trace[:, state]
-        weighted = weighted_importance_sampling(game, target, behaviour, **kept).trace[:, state]
-        return np.array([(plain - truth) ** 2, (weighted - truth) ** 2])
+        plain = ordinary_importance_sampling(
+            game, target, behaviour, num_episodes=num_episodes, seed=seed, trace_every=1
+        )
+        weighted = weighted_importance_sampling(
+            game, target, behaviour, num_episodes=num_episodes, seed=seed, trace_every=1
+        )
+        return np.array([(kept.trace[:, state] - truth) ** 2 for kept in (plain, weighted)])
 
     mean, error = averaged(run, num_runs)
     names = ("ordinary importance sampling", "weighted importance sampling")
@@ -408,10 +414,10 @@ def _visited(walk: MDP) -> Floats:
     inner = walk.transition[going][:, going].toarray()
     out = np.zeros(walk.num_states)
     out[going] = np.linalg.solve(np.eye(inner.shape[0]) - inner.T, walk.initial[going])
-    return out / out.sum()
+    return np.asarray(out / out.sum())
 
 
-def _hands(game: MDP, of_state: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _hands(game: MDP, of_state: Numbers) -> Numbers:
     """[S] as [2, 10, 10]: without and with ace, sum 12 to 21, dealer 1 to 10."""
     ace = ("", " with ace")
     return np.array(
