@@ -30,6 +30,10 @@ NO_LIMIT = 1 << 60
 """max_steps of an episode that ends only in a terminal state."""
 
 
+PLANNED_ZERO = 1e-9
+"""A planner's value of a terminal state is 0 up to its rounding; a learner's is 0 exactly."""
+
+
 class Episode(NamedTuple):
     """One episode: states [T + 1], actions and rewards [T] in buffers that may be longer.
 
@@ -282,10 +286,10 @@ def _start_value(given: ArrayLike | None, terminal: Flags) -> Floats:
         raise UserError(
             f"start_value: state {np.flatnonzero(~np.isfinite(value))[0]} is not finite"
         )
-    wrong = np.flatnonzero(terminal & (value != 0))
+    wrong = np.flatnonzero(terminal & (np.abs(value) > PLANNED_ZERO))
     if wrong.size:
         raise UserError(f"start_value: terminal state {wrong[0]} has {value[wrong[0]]}; expected 0")
-    return value.copy()
+    return np.where(terminal, 0.0, value)
 
 
 def check_count(count: object, name: str) -> int:
