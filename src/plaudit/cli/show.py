@@ -17,6 +17,9 @@ from plaudit.records.runs import RunFolder
 REPORTS = ("index.html", "report.html", "report.md", "README.md")
 """Files of report/ that a person opens first, the best first."""
 
+LONGEST_CELL = 28
+"""Letters of a text among the results; a longer one stands in a line of its own."""
+
 OWN = {"stage", "step", "event", "time", "seconds"}
 """Keys of a metrics line that are not metrics."""
 
@@ -32,6 +35,8 @@ def main(argv: list[str]) -> int:
         console.print(_stage_table(stage, rows, _stage_state(run, stage)))
     if run.results:
         console.print(_results_table(run.results))
+        for name, text in _long_texts(run.results):
+            console.print(Text(f"{name}: {text}"), soft_wrap=True)
     if (run.path / "arrays" / "world.json").exists():
         from plaudit.pipelines.finite_text import world_text
 
@@ -100,12 +105,22 @@ def _results_table(results: dict[str, Any]) -> Table:
     table.add_column("name")
     table.add_column("value", justify="right")
     table.add_column("meaning", style="dim")
+    apart = {name for name, _ in _long_texts(results)}
     for name, value in results.items():
-        if isinstance(value, int | float | str) or value is None:
+        if name not in apart and (isinstance(value, int | float | str) or value is None):
             stem = name.removesuffix("_before").removesuffix("_after")
             entry = GLOSSARY.get(ALIASES.get(stem, stem))
             table.add_row(name, _number(value), entry.sentence if entry else "")
     return table
+
+
+def _long_texts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Results in words that a column of numbers has no room for."""
+    return [
+        (name, value)
+        for name, value in results.items()
+        if isinstance(value, str) and len(value) > LONGEST_CELL
+    ]
 
 
 def _number(value: Any) -> str:

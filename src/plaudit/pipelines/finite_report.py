@@ -55,7 +55,7 @@ def planning_report(
         pictures.append(
             ("convergence", sentence, lambda: convergence(solution, tol=tol, title=solution.method))
         )
-    return _written(run, f"{results['world']}: solved by {solution.method}", results, pictures)
+    return write_page(run, f"{results['world']}: solved by {solution.method}", results, pictures)
 
 
 def learning_report(
@@ -73,7 +73,9 @@ def learning_report(
         *_curve(rows, "episode/return", {}, "Return of the episodes while exploring."),
         *_maps(mdp, result.value, result.q),
     ]
-    return _written(run, f"{results['world']}: learned by {results['learner']}", results, pictures)
+    return write_page(
+        run, f"{results['world']}: learned by {results['learner']}", results, pictures
+    )
 
 
 def _maps(mdp: MDP, value: np.ndarray[Any, Any], q: np.ndarray[Any, Any]) -> list[Picture]:
@@ -117,9 +119,10 @@ def _curve(
     ]
 
 
-def _written(
+def write_page(
     run: RunFolder, title: str, results: Mapping[str, Any], pictures: Sequence[Picture]
 ) -> Path:
+    """Draws the pictures and writes report/index.html around them."""
     folder = run.path / "report"
     drawn = []
     for name, sentence, draw in pictures:

@@ -63,7 +63,7 @@ def find_mdp(name: str, options: Mapping[str, str], gamma: float | None) -> MDP:
     """As `find_world`, where only a Markov decision process will do."""
     found = find_world(name, options, gamma)
     if not isinstance(found, MDP):
-        raise UserError(_other_job(name, found, "a Markov decision process"))
+        raise UserError(other_job(name, found, "a Markov decision process"))
     return found
 
 
@@ -71,11 +71,11 @@ def find_pomdp(name: str, options: Mapping[str, str], gamma: float | None) -> PO
     """As `find_world`, where only a world that is partly seen will do."""
     found = find_world(name, options, gamma)
     if not isinstance(found, POMDP):
-        raise UserError(_other_job(name, found, "a POMDP"))
+        raise UserError(other_job(name, found, "a POMDP"))
     return found
 
 
-def _other_job(name: str, found: Any, wanted: str) -> str:
+def other_job(name: str, found: Any, wanted: str) -> str:
     kind = type(found).__name__
     return (
         f"{name} is a {kind}, not {wanted}; solve it by: plaudit run {JOB_OF[kind]} --world {name}"
