@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from plaudit.mdp.pictures import (
 )
 from plaudit.mdp.planning import evaluate, solve
 from plaudit.mdp.studies import control, prediction
+from plaudit.mdp.studies.curves import Curves
 from plaudit.mdp.worlds import world
 
 if TYPE_CHECKING:
@@ -230,29 +232,35 @@ def walk_batch() -> Figure:
     )
 
 
+def _relabelled(study: Curves, before: str, after: str) -> Curves:
+    mean = {name.replace(before, after): y for name, y in study.mean.items()}
+    error = {name.replace(before, after): y for name, y in study.standard_error.items()}
+    return replace(study, mean=mean, standard_error=error)
+
+
 def walk_n_step() -> Figure:
     """Figure 7.2."""
-    study = prediction.n_step_walk()
+    study = _relabelled(prediction.n_step_walk(), "n=", "n = ")
     return study_curves(study, title="n-step TD, walk of 19 states, 100 runs", ylim=(0.2, 0.56))
 
 
 def walk_lambda_return() -> Figure:
     """Figure 12.3."""
-    study = prediction.lambda_walk()
+    study = _relabelled(prediction.lambda_walk(), "lam=", "λ = ")
     title = "Offline λ-return, walk of 19 states, 100 runs"
     return study_curves(study, title=title, ylim=(0.2, 0.56))
 
 
 def walk_td_lambda() -> Figure:
     """Figure 12.6."""
-    study = prediction.lambda_walk(traces.td_lambda_accumulating)
+    study = _relabelled(prediction.lambda_walk(traces.td_lambda_accumulating), "lam=", "λ = ")
     title = "TD(λ), accumulating traces, walk of 19 states, 100 runs"
     return study_curves(study, title=title, ylim=(0.2, 0.56))
 
 
 def walk_true_online() -> Figure:
     """Figure 12.8, left."""
-    study = prediction.lambda_walk(traces.true_online_td_lambda)
+    study = _relabelled(prediction.lambda_walk(traces.true_online_td_lambda), "lam=", "λ = ")
     title = "True online TD(λ), walk of 19 states, 100 runs"
     return study_curves(study, title=title, ylim=(0.2, 0.56))
 
@@ -343,7 +351,7 @@ def _aggregated(walk: prediction.AggregatedWalk, title: str) -> Figure:
 def aggregation_n_step() -> Figure:
     """Figure 9.2, right."""
     return study_curves(
-        prediction.aggregated_n_step(num_runs=50),
+        _relabelled(prediction.aggregated_n_step(num_runs=50), "n=", "n = "),
         title="n-step semi-gradient TD, 20 groups of 50 states, 50 runs",
         ylim=(0.2, 0.56),
     )
@@ -362,8 +370,8 @@ def windy_episodes() -> Figure:
 def cliff_returns() -> Figure:
     """Example 6.6."""
     return study_curves(
-        control.cliff_returns(num_runs=500),
-        title="Cliff walking, α = 0.5, ε = 0.1, 500 runs",
+        control.cliff_returns(num_runs=2000),
+        title="Cliff walking, α = 0.5, ε = 0.1, 2,000 runs",
         ylim=(-100, -10),
         references={"best without exploring: −13": -13.0, "best with ε = 0.1: −20.71": -20.71},
     )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FEW_POINTS = 30
 """Up to so many points of a line are marked."""
 
+DASHES = ((4.0, 3.0), (1.0, 1.5), (7.0, 2.0, 1.0, 2.0))
+
 BAND = 1.96
 """Standard errors on either side of a mean: a 95 % interval of a normal mean."""
 
@@ -102,8 +104,8 @@ def learning_curves(
         if table.shape[0] > 1:
             error = BAND * table.std(0, ddof=1) / np.sqrt(table.shape[0])
             axes.fill_between(at, mean - error, mean + error, color=colour, alpha=0.18, linewidth=0)
-    _finish(axes, xlabel, ylabel, title, ylim, log_x=False, log_y=False)
     _levels(axes, references or {})
+    _finish(axes, xlabel, ylabel, title, ylim, log_x=False, log_y=False)
     return figure
 
 
@@ -128,6 +130,8 @@ def study_curves(
         axes.plot(x, y, color=colour, label=name, marker="o" if few else None, markersize=2.8)
         error = BAND * study.standard_error[name]
         kept = np.isfinite(mean) & np.isfinite(error)
+        if ylim is not None:  # the error of what left the picture would fill the picture
+            kept &= (mean >= ylim[0]) & (mean <= ylim[1])
         axes.fill_between(
             study.x[kept],
             (mean - error)[kept],
@@ -136,8 +140,8 @@ def study_curves(
             alpha=0.18,
             linewidth=0,
         )
-    _finish(axes, study.x_label, study.y_label, title, ylim, log_x=log_x, log_y=log_y)
     _levels(axes, references or {})
+    _finish(axes, study.x_label, study.y_label, title, ylim, log_x=log_x, log_y=log_y)
     return figure
 
 
@@ -162,10 +166,10 @@ def lines(
         across, up = _finite(x, y)
         marker = "o" if across.size <= FEW_POINTS else None
         axes.plot(across, up, color=colour, label=name, marker=marker, markersize=2.8)
+    _levels(axes, references or {})
     _finish(axes, xlabel, ylabel, title, ylim, log_x=log_x, log_y=False)
     if ticks is not None:
         axes.set_xticks(list(ticks.values()), labels=list(ticks))
-    _levels(axes, references or {})
     return figure
 
 
@@ -187,8 +191,10 @@ def _finish(
     if ylim is not None:
         axes.set_ylim(*ylim)
     handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(ncols=1 if len(handles) < 7 else 2, fontsize=8)
+    if len(handles) > 6:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    elif handles:
+        axes.legend(fontsize=8)
 
 
 def _axes(inches: tuple[float, float]) -> tuple[Figure, Axes]:
@@ -232,18 +238,9 @@ def _finite(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _levels(axes: Axes, references: Mapping[str, float]) -> None:
-    for name, level in references.items():
-        axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0)
-        axes.annotate(
-            name,
-            (1.0, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            color=MUTED,
-            fontsize=8,
-        )
+    for i, (name, level) in enumerate(references.items()):
+        dash = DASHES[i % len(DASHES)]
+        axes.axhline(level, color=MUTED, linestyle=(0, dash), linewidth=1.1, label=name)
 
 
 def _whole_ticks(axes: Axes) -> None:

@@ -94,7 +94,7 @@ def pale_colours() -> Colormap:
 def decimals(values: NDArray[np.float64]) -> int:
     """Decimals that leave about three digits of the greatest value; none where all are whole."""
     finite = values[np.isfinite(values)]
-    if np.array_equal(finite, np.round(finite)):
+    if np.allclose(finite, np.round(finite), rtol=0, atol=1e-6):
         return 0
     greatest = float(np.abs(finite).max(initial=0.0))
     return 0 if greatest >= 1000 else 1 if greatest >= 10 else 2 if greatest >= 1 else 3
