@@ -27,7 +27,7 @@ def lambda_returns(value, states, rewards, gamma, lam, horizon):
 def online_lambda_return(value, states, rewards, gamma, lam, alpha):
     """The online λ-return algorithm: at each step all updates of the episode are made anew.
 
-    van Seijen et al. 2016, section 3: G of step t cut at horizon h bootstraps at step t + n from
+    van Seijen et al. 2016: G of step t cut at horizon h bootstraps at step t + n from
     the value that was current at time t + n - 1.
     """
     start = value.copy()

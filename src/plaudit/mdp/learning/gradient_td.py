@@ -70,7 +70,7 @@ def gtd2(
 
     w ← w + α ρ_t (x - γx') (h·x),  h ← h + β ρ_t (δ_t - h·x) x, both from the weights before.
     beta: step size of h (`second`). Other arguments as in `off_policy_td`.
-    Source: Sutton et al. 2009, equations 8 and 9; Sutton & Barto 2018, section 11.7.
+    Source: Sutton et al. 2009; Sutton & Barto 2018, section 11.7.
     """
     acting = acting_in(mdp, behaviour, max_steps=max_steps)
     ratio, size = ratios(mdp, policy, behaviour), check_positive(alpha, "alpha")
@@ -98,7 +98,7 @@ def tdc(
 
     w ← w + α ρ_t (δ_t x - γ x' (h·x)),  h ← h + β ρ_t (δ_t - h·x) x, both from the weights before.
     beta: step size of h (`second`). Other arguments as in `off_policy_td`.
-    Source: Sutton et al. 2009, equation 10; Sutton & Barto 2018, section 11.7.
+    Source: Sutton et al. 2009; Sutton & Barto 2018, section 11.7.
     """
     acting = acting_in(mdp, behaviour, max_steps=max_steps)
     ratio, size = ratios(mdp, policy, behaviour), check_positive(alpha, "alpha")

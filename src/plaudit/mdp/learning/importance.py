@@ -71,7 +71,7 @@ def per_decision_importance_sampling(
 
     G_t = ρ_t (R_{t+1} + γ G_{t+1}) with the ratio ρ_t of step t alone; V(s) is the plain average.
     Unbiased, of less variance as a rule.
-    Source: Precup, Sutton & Singh 2000; Sutton & Barto 2018, equation 5.14.
+    Source: Precup, Sutton & Singh 2000; Sutton & Barto 2018, section 5.9.
     """
     acting, ratio = acting_in(mdp, behaviour), ratios(mdp, policy, behaviour)
     run = run_of(

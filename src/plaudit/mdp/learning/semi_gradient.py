@@ -150,7 +150,7 @@ def linear_true_online_td_lambda(
 
     z ← γλz + (1 - αγλ z·x) x, w ← w + α (δ_t + w·x - V_old) z - α (w·x - V_old) x.
     Arguments as in `semi_gradient_td`.
-    Source: van Seijen et al. 2016, section 4; Sutton & Barto 2018, section 12.5.
+    Source: van Seijen et al. 2016; Sutton & Barto 2018, section 12.5.
     """
     acting, size = acting_in(mdp, policy, max_steps=max_steps), check_positive(alpha, "alpha")
     run = linear_run(acting, features, num_episodes, seed, start, trace_every)

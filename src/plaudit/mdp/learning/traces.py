@@ -96,7 +96,7 @@ def td_lambda_replacing(
     """The value of a policy by TD(λ) with replacing traces.
 
     z ← γλz, z(S_t) ← 1, V ← V + α δ_t z. Arguments as in `td_lambda_accumulating`.
-    Source: Singh & Sutton 1996; Sutton & Barto 2018, section 12.5 (margin note).
+    Source: Singh & Sutton 1996; Sutton & Barto 2018, section 12.5.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
     size, lam = check_step_size(alpha), check_fraction(lam, "lam")
@@ -130,7 +130,7 @@ def true_online_td_lambda(
     V ← V + α (δ_t + V(S_t) - V_old) z - α (V(S_t) - V_old) in S_t, V_old: V(S_t) before the last
     update. The values are those of the online λ-return algorithm, which recomputes all. Arguments
     as in `td_lambda_accumulating`.
-    Source: van Seijen et al. 2016, section 4; Sutton & Barto 2018, section 12.5.
+    Source: van Seijen et al. 2016; Sutton & Barto 2018, section 12.5.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
     size, lam = check_step_size(alpha), check_fraction(lam, "lam")
