@@ -154,6 +154,7 @@ def test_frozen_lake_four_by_four_has_its_known_values():
     assert (world.num_states, world.num_actions) == (16, 4)
     assert np.array_equal(np.flatnonzero(world.terminal), [5, 7, 11, 12, 15])
     assert np.array_equal(world.grid, np.arange(16).reshape(4, 4))
+    assert world.actions == ("left", "down", "right", "up")
     assert solve(world).value[0] == pytest.approx(0.542026, abs=1e-6)
     undiscounted = world.with_gamma(1.0)
     assert solve(undiscounted).value[0] == pytest.approx(0.823529, abs=1e-6)  # 14/17
@@ -184,6 +185,7 @@ def test_taxi_has_its_known_values():
 def test_cliff_walking_has_its_known_values():
     world = from_gymnasium("CliffWalking-v1", 1.0)
     assert world.grid.shape == (4, 12)
+    assert world.actions == ("up", "right", "down", "left")
     assert np.array_equal(np.flatnonzero(world.terminal), [47])
     assert np.array_equal(np.flatnonzero(world.initial), [36])
     assert solve(world).value[36] == pytest.approx(-13)

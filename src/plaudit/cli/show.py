@@ -17,9 +17,6 @@ from plaudit.records.runs import RunFolder
 REPORTS = ("index.html", "report.html", "report.md", "README.md")
 """Files of report/ that a person opens first, the best first."""
 
-LONGEST_CELL = 28
-"""Letters of a text among the results; a longer one stands in a line of its own."""
-
 OWN = {"stage", "step", "event", "time", "seconds"}
 """Keys of a metrics line that are not metrics."""
 
@@ -115,12 +112,8 @@ def _results_table(results: dict[str, Any]) -> Table:
 
 
 def _long_texts(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """Results in words that a column of numbers has no room for."""
-    return [
-        (name, value)
-        for name, value in results.items()
-        if isinstance(value, str) and len(value) > LONGEST_CELL
-    ]
+    """Results in several words, which a column of numbers has no room for."""
+    return [(name, text) for name, text in results.items() if isinstance(text, str) and " " in text]
 
 
 def _number(value: Any) -> str:

@@ -5,6 +5,7 @@ P[s][a] is a list of (probability, next state, reward, done).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from plaudit.records.errors import UserError, nearest
 Ints: TypeAlias = NDArray[np.int64]
 Steps: TypeAlias = list[tuple[float, int, float, bool]]
 
+DIRECTIONS = ("UP", "DOWN", "LEFT", "RIGHT")
+
 INSTALL = "install it with: pip install 'plaudit[gym]'"
 
 
@@ -27,7 +30,8 @@ def from_gymnasium(env: Any, gamma: float, **options: Any) -> MDP:
     A state that is entered only by transitions that end the episode becomes terminal; where such
     a transition leads to a state that is also entered otherwise, it leads to an end of its own, one
     more state at the last place. `initial_state_distrib` says where episodes begin. States are
-    numbered as there, drawn on its map or `shape` where that has a cell for each.
+    numbered as there, drawn on its map or `shape` where that has a cell for each; actions are named
+    where the environment's module numbers UP, DOWN, LEFT and RIGHT.
     Limits on the number of steps are the wrapper's, not the world's, and are left out.
     Raises UserError: no such id, no `P`, and every mistake in it with its state and action.
     """
@@ -86,8 +90,9 @@ def _world(table: Any, gamma: float, env: Any, where: str) -> MDP:
     if initial is not None and extra:
         initial = np.append(initial, 0.0)
     count = num_states + extra
+    names = _directions(env, num_actions)
     grid = _grid(env, num_states)
-    return entries.world(count, num_actions, gamma, initial=initial, grid=grid)
+    return entries.world(count, num_actions, gamma, initial=initial, actions=names, grid=grid)
 
 
 def _read(table: Any, where: str) -> tuple[list[dict[int, Steps]], int]:
@@ -151,6 +156,15 @@ def _initial(env: Any, num_states: int, where: str) -> NDArray[np.float64] | Non
             f"{where}: {num_states} states, but initial_state_distrib has shape {initial.shape}"
         )
     return initial
+
+
+def _directions(env: Any, num_actions: int) -> list[str] | None:
+    """Names of the actions, where the constants of the environment's module are exactly these."""
+    module = sys.modules.get(type(env).__module__)
+    number = {getattr(module, name, None): name.lower() for name in DIRECTIONS}
+    if num_actions != len(DIRECTIONS) or set(number) != set(range(num_actions)):
+        return None
+    return [number[a] for a in range(num_actions)]
 
 
 def _grid(env: Any, num_states: int) -> Ints | None:

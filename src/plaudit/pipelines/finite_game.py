@@ -78,7 +78,7 @@ Parts = tuple[Iterator[Event], dict[str, Any], list[Picture]]
 def _matrix_game(game: MatrixGame, config: GameConfig, run: RunFolder) -> Parts:
     if game.num_players != 2:
         raise UserError(f"{config.world} has {game.num_players} players; this job solves two")
-    results: dict[str, Any] = {"num_actions": " × ".join(map(str, game.num_actions))}
+    results: dict[str, Any] = {"num_actions": "×".join(map(str, game.num_actions))}
     if game.zero_sum:
         solution = nash_zero_sum(game)
         results |= {"value": solution.value, "bound": solution.bound}
@@ -109,7 +109,7 @@ def _markov_game(game: MarkovGame, config: GameConfig, run: RunFolder) -> Parts:
     keep_arrays(run, value=solution.value, policy_0=first, policy_1=second)
     results = {
         "num_states": game.num_states,
-        "num_actions": " × ".join(map(str, game.num_actions)),
+        "num_actions": "×".join(map(str, game.num_actions)),
         "gamma": game.gamma,
         "value": float(game.initial @ solution.value),
         "bound": solution.bound,

@@ -35,6 +35,10 @@ class Learner:
     held: Learned | None = None
     num_episodes: int = 0
 
+    def first_step(self) -> Learned:
+        """What one step from the beginning leaves: checks the options, and shows the memory's form."""
+        return self.function(self.mdp, num_steps=1, seed=self.seed, **self.options)
+
     @property
     def result(self) -> Learned:
         """What is known by now."""
@@ -75,7 +79,7 @@ class Learner:
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Stands where the facts were taken."""
-        fresh = self.function(self.mdp, num_steps=1, seed=self.seed, **self.options)
+        fresh = self.first_step()
         arrays = list(unpacked(facts["memory"]).values())
         kind: Any = type(fresh.memory)
         memory = kind(*arrays) if hasattr(fresh.memory, "_fields") else tuple(arrays)
@@ -121,4 +125,6 @@ def learner_of(
             given[name] = json.loads(text)
         except json.JSONDecodeError:
             raise UserError(f"learner_options: {name}={text!r} is not a number") from None
-    return Learner(mdp, function, given, seed)
+    learner = Learner(mdp, function, given, seed)
+    learner.first_step()  # so that what it refuses is refused before anything is written
+    return learner

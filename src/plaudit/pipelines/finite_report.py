@@ -89,14 +89,15 @@ def _maps(mdp: MDP, value: np.ndarray[Any, Any], q: np.ndarray[Any, Any]) -> lis
         return [("q", sentence, lambda: q_table_picture(q, states=states, actions=actions))]
     if mdp.grid.size > DRAWN_CELLS:
         return []
-    return [
-        ("value", "The value of each state.", lambda: value_on_grid(mdp, value)),
-        (
-            "policy",
-            "The best actions of each state; equal ones are all drawn.",
-            lambda: policy_on_grid(mdp, best_actions(q), value=value),
-        ),
+    drawn: list[Picture] = [
+        ("value", "The value of each state.", lambda: value_on_grid(mdp, value))
     ]
+    if mdp.actions is not None:
+        sentence = "The best actions of each state; equal ones are all drawn."
+        drawn.append(
+            ("policy", sentence, lambda: policy_on_grid(mdp, best_actions(q), value=value))
+        )
+    return drawn
 
 
 def _curve(

@@ -58,7 +58,7 @@ def _by_state(value: NDArray[np.float64], policy: NDArray[np.int64], world: Any)
     rows = [["state", "value", "action"]]
     for s, name in enumerate(states):
         action = "end" if s in ends else _action(policy[s], world["actions"])
-        rows.append([name, _said(value[s]), action])
+        rows.append([name, "0" if s in ends else _said(value[s]), action])
     return _aligned(rows)
 
 
@@ -69,7 +69,8 @@ def _action(number: int, names: Sequence[str] | None) -> str:
 
 
 def _said(value: float) -> str:
-    return f"{value:.4g}"
+    text = f"{value:.4g}"
+    return "0" if text == "-0" else text
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

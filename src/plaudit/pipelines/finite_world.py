@@ -76,10 +76,11 @@ def find_pomdp(name: str, options: Mapping[str, str], gamma: float | None) -> PO
 
 
 def other_job(name: str, found: Any, wanted: str) -> str:
+    """The sentence about a world of another kind than the job takes."""
     kind = type(found).__name__
-    return (
-        f"{name} is a {kind}, not {wanted}; solve it by: plaudit run {JOB_OF[kind]} --world {name}"
-    )
+    article = "an" if kind == "MDP" else "a"
+    again = f"plaudit run {JOB_OF[kind]} --world {name}"
+    return f"{name} is {article} {kind}, not {wanted}; solve it by: {again}"
 
 
 def _is_elsewhere(name: str) -> bool:
