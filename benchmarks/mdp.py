@@ -232,9 +232,7 @@ def main() -> None:
         "random sparse, 1,000,000 × 4 × 5, γ 0.99": world(
             "random-sparse", num_states=1_000_000, num_actions=4, branching=5, seed=0, gamma=0.99
         ),
-        "noisy grid 300 × 300, γ 0.999": world(
-            "noisy-grid", rows=300, columns=300, seed=0, gamma=0.999
-        ),
+        "noisy grid 300 × 300, γ 0.999": world("noisy-grid", rows=300, columns=300, gamma=0.999),
     }
     text = [f"Machine: {description()}", "", f"## Error of the value at most {TOLERANCE:.0e}", ""]
     text += [
