@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plaudit.mdp.worlds import world
 from scipy import sparse
 
 from machine import description
@@ -33,6 +32,7 @@ from plaudit.mdp import MDP
 from plaudit.mdp.learning import q_learning
 from plaudit.mdp.planning import solve
 from plaudit.mdp.planning.backups import optimal_backup, rows_of
+from plaudit.mdp.worlds import world
 from plaudit.records.files import write_text
 
 TOLERANCE = 1e-6
