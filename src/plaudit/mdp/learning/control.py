@@ -41,7 +41,14 @@ from plaudit.mdp.learning.sampling import (
     table_of,
     uniform,
 )
-from plaudit.mdp.learning.schedules import Rate, Schedule, by_visits_of_state, rate_at, rate_of
+from plaudit.mdp.learning.schedules import (
+    Rate,
+    Schedule,
+    by_visits_of_state,
+    rate_at,
+    share_of,
+    step_size_of,
+)
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError
 
@@ -346,8 +353,8 @@ def _task(acted: Stepped, options: Options) -> Task:
     limit = options.max_episode_steps
     return Task(
         float(acted.gamma),
-        rate_of(options.alpha, "alpha", above=0.0, up_to=1.0),
-        rate_of(options.epsilon, "epsilon", above=-1.0, up_to=1.0),
+        step_size_of(options.alpha),
+        share_of(options.epsilon),
         NO_LIMIT if limit is None else whole(limit, "max_episode_steps"),
     )
 

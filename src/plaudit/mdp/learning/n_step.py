@@ -34,7 +34,7 @@ from plaudit.mdp.learning.control import (
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, STEP, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
-from plaudit.mdp.learning.schedules import Rate, Schedule, by_visits_of_state, rate_at, rate_of
+from plaudit.mdp.learning.schedules import Rate, Schedule, by_visits_of_state, rate_at, share_of
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError
 
@@ -130,7 +130,7 @@ def n_step_q_sigma(
 
 
 def _steps(n: int, target_epsilon: float | Schedule = 0.0, sigma: float = 1.0) -> Steps:
-    target = rate_of(target_epsilon, "target_epsilon", above=-1.0, up_to=1.0)
+    target = share_of(target_epsilon, "target_epsilon")
     if by_visits_of_state(target):
         raise UserError("target_epsilon: by_visits; expected a number, or a linear schedule")
     return Steps(whole(n, "n"), target, sigma)

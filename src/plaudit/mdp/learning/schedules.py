@@ -63,22 +63,32 @@ def linear(first: float, last: float, num_steps: int) -> Schedule:
     return Schedule(Rate(_LINEAR, float(first), float(last), float(num_steps)))
 
 
-def rate_of(given: float | Schedule, what: str, *, above: float, up_to: float) -> Rate:
-    """A number or schedule as a `Rate` whose values stay in (above, up_to], or [0, …] for above < 0.
-
-    Raises UserError naming the option and the first value out of range.
-    """
-    if isinstance(given, bool) or not isinstance(
-        given, int | float | np.floating | np.integer | Schedule
-    ):
-        raise UserError(f"{what}: {given!r}; expected a number or a Schedule")
-    rate = given.rate if isinstance(given, Schedule) else Rate(_CONSTANT, float(given), 0.0, 1.0)
-    used = (rate.first,) if rate.kind != _LINEAR else (rate.first, rate.last)
-    for value in used:
-        if not above < value <= up_to:
-            least = "0 or more" if above < 0 else f"above {above:g}"
-            raise UserError(f"{what}: {value}; expected a number {least}, at most {up_to:g}")
+def step_size_of(given: float | Schedule, what: str = "alpha") -> Rate:
+    """A step size as a `Rate` with values in (0, 1]; a UserError names the option otherwise."""
+    rate, values = _read(given, what)
+    for value in values:
+        if not 0 < value <= 1:
+            raise UserError(f"{what}: {value}; expected a number above 0, at most 1")
     return rate
+
+
+def share_of(given: float | Schedule, what: str = "epsilon") -> Rate:
+    """An exploration rate as a `Rate` with values in [0, 1]; a UserError names the option."""
+    rate, values = _read(given, what)
+    for value in values:
+        if not 0 <= value <= 1:
+            raise UserError(f"{what}: {value}; expected a number from 0 to 1")
+    return rate
+
+
+def _read(given: float | Schedule, what: str) -> tuple[Rate, tuple[float, ...]]:
+    """The rate, and the values between which it stays."""
+    if isinstance(given, Schedule):
+        return given.rate, (given.rate.first, given.rate.last)
+    if isinstance(given, bool) or not isinstance(given, int | float | np.floating | np.integer):
+        raise UserError(f"{what}: {given!r}; expected a number or a Schedule")
+    value = float(given)
+    return Rate(_CONSTANT, value, value, 1.0), (value,)
 
 
 @inlined
