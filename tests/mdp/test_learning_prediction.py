@@ -93,6 +93,24 @@ def test_monte_carlo_is_within_its_standard_error(seed, learner):
     assert found.value[-1] == 0
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_visits_are_averaged_as_they_are_defined(seed):
+    """First visits and all visits, from lists of returns."""
+    world, policy, *_ = random_episodic(seed)
+    first, every = [[] for _ in range(6)], [[] for _ in range(6)]
+    for states, rewards in episodes(world, policy, 50, seed):
+        for t, s in enumerate(states[:-1]):
+            g = sum(world.gamma**k * r for k, r in enumerate(rewards[t:]))
+            every[s].append(g)
+            if s not in states[:t]:
+                first[s].append(g)
+    assert sum(map(len, first)) < sum(map(len, every))
+    for learner, lists in ((first_visit_monte_carlo, first), (every_visit_monte_carlo, every)):
+        found = learner(world, policy, num_episodes=50, seed=seed)
+        assert np.allclose(found.value, [np.mean(g) if g else 0 for g in lists], atol=1e-12)
+        assert found.counts.tolist() == [len(g) for g in lists]
+
+
 @pytest.mark.parametrize("name", CONSTANT)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_constant_steps_hover_about_the_planners_value(name, seed):
@@ -132,6 +150,8 @@ def test_a_run_in_two_parts_is_the_whole_run(name):
         assert np.array_equal(getattr(whole, field), getattr(both, field)), field
     assert (whole.num_episodes, whole.num_steps) == (both.num_episodes, both.num_steps)
     assert np.array_equal(part.value, kept[0])
+    assert not part.value.flags.writeable
+    assert not part.rng.flags.writeable
     assert np.array_equal(part.rng, kept[1])
     other = learner(world, policy, num_episodes=100, seed=9, **options)
     assert not np.array_equal(whole.value, other.value)
@@ -250,6 +270,7 @@ def test_a_cut_episode_bootstraps(learner, options):
     )
     assert np.abs(found.trace[10_000:].mean(0) - truth).max() < 0.1
     assert found.num_steps == 7 * 20_000
+    assert found.counts.sum() == found.num_steps, "each step is learned from once"
 
 
 def test_a_chain_is_learned_like_its_world():

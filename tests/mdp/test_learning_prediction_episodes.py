@@ -14,6 +14,7 @@ from plaudit.mdp.learning.importance import (
     ratios,
     weighted_importance_sampling,
 )
+from plaudit.mdp.learning.monte_carlo import first_visit_monte_carlo
 from plaudit.mdp.learning.monte_carlo_control import (
     monte_carlo_control,
     monte_carlo_exploring_starts,
@@ -89,6 +90,24 @@ def test_steps_follow_the_table_and_never_the_impossible():
     assert stats.chisquare(begun[[2, 4]], [2250, 6750]).pvalue > 1e-3
 
 
+def test_rewards_are_noisy_where_the_world_says_so():
+    """r(s, a, s') with normal noise of its own standard deviation for each action."""
+    mdp = MDP(
+        [[[0.5, 0.5], [0, 1]], [[0.5, 0.5], [0, 1]]],
+        [[[1.0, 3.0], [0, 0]], [[1.0, 3.0], [0, 0]]],
+        0.9,
+        reward_std=[[0.0, 2.0], [0.0, 0.0]],
+    )
+    table, rng = table_of(mdp), seeded(2)
+    plain = [step(table, rng, 0, 0) for _ in range(2000)]
+    assert {(after, reward) for after, reward in plain} == {(0, 1.0), (1, 3.0)}
+    noise = [
+        r - (1.0 if after == 0 else 3.0)
+        for after, r in (step(table, rng, 0, 1) for _ in range(9000))
+    ]
+    assert stats.kstest(np.array(noise) / 2, "norm").pvalue > 1e-3
+
+
 def test_an_end_that_is_stored_but_impossible_does_not_end_episodes():
     rows = sparse.csr_array(
         (np.array([1.0, 0.0, 1.0]), np.array([0, 1, 1]), np.array([0, 2, 3])), shape=(2, 2)
@@ -162,6 +181,36 @@ def test_importance_sampling_in_two_parts_is_the_whole(learner):
     both = learner(mdp, target, behaviour, num_episodes=50, start=part, **same)
     for field in ("value", "counts", "rng", "trace"):
         assert np.array_equal(getattr(whole, field), getattr(both, field)), field
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_importance_sampling_counts_first_visits(seed):
+    """On the policy's own episodes every ratio is 1, and all is first-visit Monte Carlo."""
+    maze = small_maze()
+    policy, behaviour = np.tile([0.1, 0.9], (5, 1)), np.tile([0.4, 0.6], (5, 1))
+    plain = first_visit_monte_carlo(maze, policy, num_episodes=200, seed=seed)
+    other = first_visit_monte_carlo(maze, behaviour, num_episodes=200, seed=seed)
+    for learner in (
+        ordinary_importance_sampling,
+        per_decision_importance_sampling,
+        weighted_importance_sampling,
+    ):
+        same = learner(maze, policy, policy, num_episodes=200, seed=seed)
+        assert np.allclose(same.value, plain.value, atol=1e-12)
+        off = learner(maze, policy, behaviour, num_episodes=200, seed=seed)
+        assert np.array_equal(off.counts, other.counts)
+
+
+def test_control_averages_first_visits():
+    """A state left with probability 0.2, each step pays 1: the first return is the whole length."""
+    mdp = MDP([[[0.8, 0.2], [0.0, 1.0]]], [[1.0], [0.0]], 1.0)
+    for found in (
+        monte_carlo_exploring_starts(mdp, num_episodes=100, seed=1),
+        monte_carlo_control(mdp, num_episodes=100, epsilon=0.1, seed=1),
+    ):
+        assert found.counts[0, 0] == 100
+        assert found.q[0, 0] == pytest.approx(found.num_steps / 100)
+        assert found.num_steps > 200
 
 
 def test_the_first_weighted_estimate_is_the_return_itself():

@@ -192,6 +192,34 @@ def test_one_step_of_each_gradient_method_by_hand():
     assert np.array_equal(kept.weights, [1.0, 1.0])
 
 
+def test_the_correction_of_gradient_methods_by_hand():
+    """Twice s0 → s1, cut there; x0 = (1, 2), x1 = (3, -1), R = 3, γ = 1/2, α = 0.1, β = 0.2.
+
+    First δ = 3, h·x0 = 0: h = (0.6, 1.2); TDC w = (0.3, 0.6), GTD2 w = 0.
+    Then h·x0 = 3. TDC: δ = 3 + 0.3/2 - 1.5 = 1.65, w += 0.165 x0 - 0.15 x1, h += 0.2 (1.65 - 3) x0.
+    GTD2: δ = 3, w += 0.3 (x0 - x1/2), h stays.
+    """
+    chain = [[[0.0, 1, 0], [0, 0, 1], [0, 0, 1]]]
+    world = MDP(chain, [[3.0], [0.0], [0.0]], 0.5, initial=[1.0, 0, 0])
+    x, still = np.array([[1.0, 2.0], [3.0, -1.0], [0.0, 0.0]]), [0, 0, 0]
+    same = {"num_episodes": 2, "max_steps": 1, "alpha": 0.1, "beta": 0.2}
+    found = tdc(world, still, still, x, **same)
+    assert np.allclose(found.weights, [0.015, 1.08])
+    assert np.allclose(found.second, [0.33, 0.66])
+    found = gtd2(world, still, still, x, **same)
+    assert np.allclose(found.weights, [-0.15, 0.75])
+    assert np.allclose(found.second, [0.6, 1.2])
+
+
+@pytest.mark.parametrize(("linear", "tabular", "options"), PAIRS[1:])
+def test_a_cut_linear_episode_is_that_of_the_table(linear, tabular, options):
+    world, _, target, *_ = small_world(1)
+    same = {"num_episodes": 300, "alpha": 0.1, "max_steps": 2, **options}
+    found = linear(world, target, np.eye(6), **same)
+    assert np.allclose(found.value, tabular(world, target, **same).value, rtol=0, atol=1e-12)
+    assert found.counts.sum() == found.num_steps
+
+
 def test_aggregated_states_share_one_value():
     x = state_aggregation([0, 0, 1, -1])
     assert x.toarray().tolist() == [[1, 0], [1, 0], [0, 1], [0, 0]]

@@ -13,8 +13,17 @@ Ints: TypeAlias = NDArray[np.int64]
 Words: TypeAlias = NDArray[np.uint64]
 
 
+class _ReadOnly:
+    """A result whose arrays cannot be written: they may be where another run goes on from."""
+
+    def __post_init__(self) -> None:
+        for array in vars(self).values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+
+
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(_ReadOnly):
     """The value of a policy as learned from episodes.
 
     value [S]: the estimate, 0 in terminal states; counts [S]: how often each was updated.
@@ -39,7 +48,7 @@ class Weighted(Predicted):
 
 
 @dataclass(frozen=True)
-class LinearPredicted:
+class LinearPredicted(_ReadOnly):
     """A value linear in features, v(s) = w·x(s), as learned from samples.
 
     weights [d]; value [S], 0 in terminal states; second [d]: the second weights of the gradient
@@ -66,7 +75,7 @@ class LeastSquares(LinearPredicted):
 
 
 @dataclass(frozen=True)
-class MonteCarloControl:
+class MonteCarloControl(_ReadOnly):
     """Action values learned from whole episodes.
 
     q [S, A]: -inf where there is no action; policy [S]: greedy in q; counts [S, A]: returns
