@@ -278,7 +278,8 @@ class _Reader:
                 raise self.fail("'reset' needs a 'start' before it", word.line)
             return self.start
         given = self.numbers(count, f"a row of {word.text}")
-        return self.summed(given[None], word.line, word.text)[0]
+        row: Floats = self.summed(given[None], word.line, word.text)[0]
+        return row
 
     def matrix(self, word: Token, to: str) -> Floats:
         rows, columns = self.names["states"].size, self.names[to].size

@@ -22,14 +22,14 @@ SAME = 1e-13
 def refresh_lower(tree: Tree, node: int) -> None:
     """lower = max_v Σ_s b(s) α_v(s), over the α-vectors that the node has not seen."""
     begin, end = tree.begin[node], tree.begin[node + 1]
-    for v in range(tree.alphas_seen[node], tree.count[ALPHAS]):
+    for v in range(tree.alphas_seen[node], tree.used[ALPHAS]):
         total = 0.0
         for k in range(begin, end):
             total += tree.probability[k] * tree.alphas[v, tree.states[k]]
         if total > tree.lower[node]:
             tree.lower[node] = total
             tree.lower_alpha[node] = v
-    tree.alphas_seen[node] = tree.count[ALPHAS]
+    tree.alphas_seen[node] = tree.used[ALPHAS]
 
 
 @compiled
@@ -38,7 +38,7 @@ def refresh_upper(tree: Tree, node: int) -> None:
 
     C: corner values; gap_p = Σ_s p(s) C(s) - v_p. Source: Hauskrecht 2000, section 4.4.2.
     """
-    num_points = tree.count[POINTS]
+    num_points = tree.used[POINTS]
     if tree.points_seen[node] >= num_points:
         return
     begin, end = tree.begin[node], tree.begin[node + 1]
@@ -89,14 +89,14 @@ def found_node(tree: Tree, begin: int, end: int) -> int:
                     same = False
                     break
             if same:
-                return node
+                return int(node)
         place = (place + 1) & mask
-    node = tree.count[NODES]
-    tree.count[NODES] = node + 1
+    node = int(tree.used[NODES])
+    tree.used[NODES] = node + 1
     tree.bucket[place] = node
     tree.hashed[node] = code
     tree.begin[node + 1] = end
-    tree.count[ENTRIES] = end
+    tree.used[ENTRIES] = end
     _start_node(tree, node)
     return node
 
@@ -130,10 +130,10 @@ def open_slot(tree: Tree, node: int) -> bool:
     """Give a node its Q upper bounds from the informed bound; False if there is no room."""
     if tree.slot[node] >= 0:
         return True
-    slot = tree.count[SLOTS]
+    slot = tree.used[SLOTS]
     if slot >= tree.q_upper.shape[0]:
         return False
-    tree.count[SLOTS] = slot + 1
+    tree.used[SLOTS] = slot + 1
     tree.slot[node] = slot
     tree.slot_node[slot] = node
     for a in range(tree.q_upper.shape[1]):
@@ -158,13 +158,13 @@ def expand(tree: Tree, table: Table, node: int, a: int) -> bool:
             need_edges += 1
     # one node's entries are written past the last before it is known to be new
     if (
-        tree.count[ENTRIES] + need_entries > tree.states.size
-        or tree.count[EDGES] + need_edges > tree.child.size
-        or tree.count[NODES] + need_edges > tree.slot.size
+        tree.used[ENTRIES] + need_entries > tree.states.size
+        or tree.used[EDGES] + need_edges > tree.child.size
+        or tree.used[NODES] + need_edges > tree.slot.size
     ):
         room = False
     else:
-        tree.first_edge[slot, a] = tree.count[EDGES]
+        tree.first_edge[slot, a] = tree.used[EDGES]
         for o in range(table.num_observations):
             if tree.totals[o] > 0.0:
                 _add_edge(tree, table, slot, a, o, num_touched)
@@ -205,7 +205,7 @@ def _predict(tree: Tree, table: Table, node: int, a: int) -> int:
 @compiled
 def _add_edge(tree: Tree, table: Table, slot: int, a: int, o: int, num_touched: int) -> None:
     num_actions = table.reward.shape[1]
-    begin = tree.count[ENTRIES]
+    begin = tree.used[ENTRIES]
     end = begin
     for i in range(num_touched):
         after = tree.touched[i]
@@ -217,8 +217,8 @@ def _add_edge(tree: Tree, table: Table, slot: int, a: int, o: int, num_touched: 
                     tree.states[end] = after
                     tree.probability[end] = p / tree.totals[o]
                     end += 1
-    edge = tree.count[EDGES]
-    tree.count[EDGES] = edge + 1
+    edge = tree.used[EDGES]
+    tree.used[EDGES] = edge + 1
     tree.num_edges[slot, a] += 1
     tree.seen[edge] = o
     tree.chance[edge] = tree.totals[o]
@@ -248,7 +248,7 @@ def best_upper(tree: Tree, table: Table, node: int) -> int:
     slot = tree.slot[node]
     fresh = -1
     while True:
-        a = np.argmax(tree.q_upper[slot])
+        a = int(np.argmax(tree.q_upper[slot]))
         if a == fresh or tree.first_edge[slot, a] < 0:
             break
         total = 0.0
@@ -260,7 +260,7 @@ def best_upper(tree: Tree, table: Table, node: int) -> int:
             total += table.gamma * tree.chance[e] * tree.upper[tree.child[e]]
         tree.q_upper[slot, a] = min(tree.q_upper[slot, a], total)
         fresh = a
-    return int(a)
+    return a
 
 
 @compiled
@@ -281,12 +281,12 @@ def back_up_upper(tree: Tree, table: Table, node: int, least: float) -> bool:
         return True
     if fall <= least:
         return True
-    p = tree.count[POINTS]
+    p = tree.used[POINTS]
     if p >= tree.point_node.size:
         return False
     gap = _dot(tree, node, tree.corner) - value
     if gap > 0.0:
-        tree.count[POINTS] = p + 1
+        tree.used[POINTS] = p + 1
         tree.point_of[node] = p
         tree.point_node[p] = node
         tree.point_value[p] = value
@@ -317,7 +317,7 @@ def back_up_lower(tree: Tree, table: Table, node: int, least: float) -> bool:
             best, best_action = total, a
     if best_action < 0:
         return True
-    if tree.count[ALPHAS] >= tree.alphas.shape[0]:
+    if tree.used[ALPHAS] >= tree.alphas.shape[0]:
         return False
     _add_alpha(tree, table, node, best_action)
     refresh_lower(tree, node)
@@ -340,7 +340,7 @@ def _add_alpha(tree: Tree, table: Table, node: int, a: int) -> None:
         for j in range(table.o_ptr[arrived], table.o_ptr[arrived + 1]):
             total += table.o_p[j] * tree.alphas[tree.fills[table.o_idx[j]], s]
         tree.scratch[s] = total
-    v = tree.count[ALPHAS]
+    v = tree.used[ALPHAS]
     for s in range(num_states):
         total = 0.0
         row = s * num_actions + a
@@ -349,7 +349,7 @@ def _add_alpha(tree: Tree, table: Table, node: int, a: int) -> None:
         tree.alphas[v, s] = table.reward[s, a] + table.gamma * total
     tree.scratch[:] = 0.0
     tree.action[v] = a
-    tree.count[ALPHAS] = v + 1
+    tree.used[ALPHAS] = v + 1
 
 
 @compiled
@@ -429,7 +429,7 @@ def _drawn_by_excess(tree: Tree, slot: int, a: int, allowed: float, draw: float)
 def move_corners(tree: Tree) -> None:
     """Take over the corner values found since, and what each point lies below them."""
     tree.corner[:] = tree.corner_next
-    for p in range(tree.count[POINTS]):
+    for p in range(tree.used[POINTS]):
         node = tree.point_node[p]
         if tree.point_of[node] == p:
             tree.point_gap[p] = _dot(tree, node, tree.corner) - tree.point_value[p]
@@ -439,8 +439,8 @@ def move_corners(tree: Tree) -> None:
 def drop_points(tree: Tree) -> None:
     """Forget points that were replaced or lie above the corners' plane; nodes keep what they saw."""
     kept = 0
-    before = np.empty(tree.count[POINTS] + 1, np.int64)
-    for p in range(tree.count[POINTS]):
+    before = np.empty(tree.used[POINTS] + 1, np.int64)
+    for p in range(tree.used[POINTS]):
         before[p] = kept
         node = tree.point_node[p]
         if tree.point_of[node] == p:
@@ -452,18 +452,18 @@ def drop_points(tree: Tree) -> None:
             tree.point_value[kept] = tree.point_value[p]
             tree.point_gap[kept] = tree.point_gap[p]
             kept += 1
-    before[tree.count[POINTS]] = kept
-    for node in range(tree.count[NODES]):
+    before[tree.used[POINTS]] = kept
+    for node in range(tree.used[NODES]):
         tree.points_seen[node] = before[tree.points_seen[node]]
-    tree.count[POINTS] = kept
+    tree.used[POINTS] = kept
 
 
 @compiled
 def drop_alphas(tree: Tree) -> None:
     """Keep the α-vectors that are best at some expanded belief and below no other everywhere."""
-    num = tree.count[ALPHAS]
+    num = tree.used[ALPHAS]
     keep = np.zeros(num, np.bool_)
-    for slot in range(tree.count[SLOTS]):
+    for slot in range(tree.used[SLOTS]):
         node = tree.slot_node[slot]
         refresh_lower(tree, node)
         keep[tree.lower_alpha[node]] = True
@@ -483,8 +483,8 @@ def drop_alphas(tree: Tree) -> None:
                 tree.action[kept] = tree.action[v]
             kept += 1
     before[num] = kept
-    tree.count[ALPHAS] = kept
-    for node in range(tree.count[NODES]):
+    tree.used[ALPHAS] = kept
+    for node in range(tree.used[NODES]):
         tree.alphas_seen[node] = before[tree.alphas_seen[node]]
         if tree.lower_alpha[node] >= 0:
             tree.lower_alpha[node] = place[tree.lower_alpha[node]]
@@ -495,7 +495,9 @@ def drop_alphas(tree: Tree) -> None:
 
 @compiled
 def _covers(high: Floats, low: Floats) -> bool:
+    lower_anywhere = False
     for s in range(low.size):
         if high[s] < low[s]:
-            return False
-    return True
+            lower_anywhere = True
+            break
+    return not lower_anywhere

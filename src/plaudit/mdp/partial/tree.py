@@ -18,11 +18,11 @@ from plaudit.mdp.partial.model import Floats
 from plaudit.mdp.partial.tables import Ints
 
 NODES, ENTRIES, SLOTS, EDGES, ALPHAS, POINTS = range(6)
-"""Places of the counters in `count`."""
+"""Places of the counters in `used`."""
 
 
 class Tree(NamedTuple):
-    """Nodes n, belief entries k, slots i, edges e, α-vectors v, points p; `count` holds how many.
+    """Nodes n, belief entries k, slots i, edges e, α-vectors v, points p; `used` holds how many.
 
     begin [n + 1] into states, probability; slot [n], -1 while not expanded;
     lower [n] and the α that gives it (-1 unknown), how many α and points each node has looked at;
@@ -31,7 +31,7 @@ class Tree(NamedTuple):
     point_of [n]; corner [S]: upper bounds where the state is known, corner_next those to come.
     """
 
-    count: Ints
+    used: Ints
     begin: Ints
     states: Ints
     probability: Floats
@@ -97,11 +97,11 @@ def empty_tree(
     room = max(2 * len(alphas), 32)
     vectors, taken = np.empty((room, num_states)), np.zeros(room, np.int64)
     vectors[: len(alphas)], taken[: len(alphas)] = alphas, action
-    count = np.zeros(6, np.int64)
-    count[ALPHAS] = len(alphas)
+    used = np.zeros(6, np.int64)
+    used[ALPHAS] = len(alphas)
     corner = informed.max(axis=0)
     return Tree(
-        count=count,
+        used=used,
         begin=np.zeros(nodes + 1, np.int64),
         states=np.empty(entries, np.int64),
         probability=np.empty(entries),
@@ -164,7 +164,7 @@ def _doubled(old: Floats) -> Floats:
 
 def _rehash(tree: Tree) -> None:
     mask = tree.bucket.size - 1
-    for node in range(int(tree.count[NODES])):
+    for node in range(int(tree.used[NODES])):
         place = int(tree.hashed[node]) & mask
         while tree.bucket[place] >= 0:
             place = (place + 1) & mask
