@@ -425,7 +425,7 @@ def shortcut_maze() -> Figure:
 
 def tiger_alphas() -> Figure:
     """The tiger's value over the belief."""
-    from plaudit.mdp.partial import solve_pomdp
+    from plaudit.mdp.partial.point_based import solve_pomdp
 
     tiger = world("tiger")
     found = solve_pomdp(tiger, tol=1e-6)

@@ -156,13 +156,17 @@ def test_the_root_is_one_backup_of_the_leaves(seed):
     assert any(abs(v - policy[2] @ q[2]) < 6e-4 for v in expected)
     below = (policy * q).sum(1)
     root = mdp.reward[1, 0] + mdp.gamma * mdp.dense()[0, 1] @ below
-    shown = values_in(q_backup_diagram(mdp, 1, 0, policy=policy, value=value), "Q")["0"]
-    assert any(abs(v - root) < 6e-4 for v in shown)
+    shown = values_in(q_backup_diagram(mdp, 1, 0, policy=policy, value=value), "Q")["1, 0"]
+    assert shown == [pytest.approx(root, abs=6e-4)]
 
 
 def test_backup_diagram_of_a_chain_and_of_an_end():
     chain = MRP([[0.5, 0.5], [0, 1]], [1.0, 0.0], 1.0, states=["on", "off"])
-    assert values_in(backup_diagram(chain, "on"), "V") == {"on": [2.0, 2.0], "off": [0.0]}
+    assert values_in(backup_diagram(chain, "on"), "V") == {
+        "on, R 1": [2.0],
+        "on": [2.0],
+        "off": [0.0],
+    }
     lake = world("frozenlake-4x4")
     assert values_in(backup_diagram(lake, "3,3"), "V") == {"3,3": [0.0]}
 

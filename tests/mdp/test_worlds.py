@@ -13,8 +13,10 @@ from plaudit.mdp.planning import evaluate, finite_horizon, solve
 from plaudit.mdp.worlds import WORLDS, world
 from plaudit.mdp.worlds.casino import CASINO_WORLDS
 from plaudit.mdp.worlds.chains import CHAIN_WORLDS
+from plaudit.mdp.worlds.games import GAME_WORLDS
 from plaudit.mdp.worlds.generated import GENERATED_WORLDS
 from plaudit.mdp.worlds.grids import GRID_WORLDS
+from plaudit.mdp.worlds.partial import PARTIAL_WORLDS
 from plaudit.mdp.worlds.rental import RENTAL_WORLDS
 from plaudit.mdp.worlds.roads import ROAD_WORLDS
 from plaudit.records.errors import UserError
@@ -482,6 +484,8 @@ def test_racetrack_speeds_and_crashes():
 
 
 def test_every_world_is_described():
+    assert set(WORLDS) == {*OWN, *PARTIAL_WORLDS, *GAME_WORLDS}
+    assert len(WORLDS) == len(OWN) + len(PARTIAL_WORLDS) + len(GAME_WORLDS)
     for name, entry in WORLDS.items():
         assert len(entry.sentence) > 20, name
         assert entry.sentence.endswith("."), name

@@ -122,7 +122,9 @@ class _Trees:
         if not self.world.available[s, a]:
             raise UserError(f"state {s} has no action {a}")
         rules = [_ANSWER, self._choice("s'", "a'"), r"$Q(s',a')$"]
-        return self._pair(self.world, s, a, depth=2), rules
+        root = self._pair(self.world, s, a, depth=2)
+        root.name = f"{self._name(s)}, {root.name}"
+        return root, rules
 
     def _choice(self, s: str, a: str) -> str:
         if self.policy is None:
@@ -151,7 +153,8 @@ class _Trees:
             zip(world.transition.indices[part], world.transition.data[part], strict=True)
         )
         total = world.reward[s] + world.gamma * sum(p * self.value[t] for t, p in following)
-        root = Node(self._name(s), float(total), is_state=True)
+        paid = f", R {_short(world.reward[s])}" if world.reward[s] else ""
+        root = Node(self._name(s) + paid, float(total), is_state=True)
         for target, p in following:
             child = Node(self._name(target), float(self.value[target]), is_state=True)
             child.edge = f"p {_short(p)}"

@@ -6,8 +6,6 @@ A world is a function with keyword options; its docstring's first line is the se
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +13,10 @@ from typing import Any
 
 from plaudit.mdp.worlds.casino import CASINO_WORLDS
 from plaudit.mdp.worlds.chains import CHAIN_WORLDS
+from plaudit.mdp.worlds.games import GAME_WORLDS
 from plaudit.mdp.worlds.generated import GENERATED_WORLDS
 from plaudit.mdp.worlds.grids import GRID_WORLDS
+from plaudit.mdp.worlds.partial import PARTIAL_WORLDS
 from plaudit.mdp.worlds.rental import RENTAL_WORLDS
 from plaudit.mdp.worlds.roads import ROAD_WORLDS
 from plaudit.records.errors import UserError, nearest
@@ -26,7 +26,7 @@ __all__ = ["WORLDS", "WorldEntry", "world"]
 
 @dataclass(frozen=True)
 class WorldEntry:
-    """How a world is made, what it is in one sentence, and where its rules come from."""
+    """How a world is made, what it is in one sentence, and where its rules come from ("": see it)."""
 
     make: Callable[..., Any]
     sentence: str
@@ -40,13 +40,6 @@ def _entry(make: Callable[..., Any]) -> WorldEntry:
     return WorldEntry(make, " ".join(sentence.split()), " ".join(source.split()).rstrip("."))
 
 
-def _listed(module: str, name: str) -> dict[str, Callable[..., Any]]:
-    if importlib.util.find_spec(module) is None:
-        return {}
-    found: dict[str, Callable[..., Any]] = getattr(importlib.import_module(module), name)
-    return found
-
-
 WORLDS: dict[str, WorldEntry] = {
     name: _entry(make)
     for group in (
@@ -56,8 +49,8 @@ WORLDS: dict[str, WorldEntry] = {
         RENTAL_WORLDS,
         ROAD_WORLDS,
         GENERATED_WORLDS,
-        _listed("plaudit.mdp.worlds.partial", "PARTIAL_WORLDS"),
-        _listed("plaudit.mdp.worlds.games", "GAME_WORLDS"),
+        PARTIAL_WORLDS,
+        GAME_WORLDS,
     )
     for name, make in group.items()
 }
