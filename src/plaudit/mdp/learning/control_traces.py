@@ -11,23 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.learning.control import (
+from plaudit.mdp.learning.acting import (
     GOES_ON,
     TERMINATED,
-    Algorithm,
     Ended,
-    Options,
-    Own,
-    Stepped,
     Task,
     chosen,
     closed,
     greatest,
-    learn,
     moved,
-    number_in,
     step_size,
 )
+from plaudit.mdp.learning.control import Algorithm, Options, Own, Stepped, learn, number_in
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table

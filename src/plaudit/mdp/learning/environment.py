@@ -13,17 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from plaudit.mdp.checks import check_gamma
-from plaudit.mdp.learning.control import (
-    GOES_ON,
-    TERMINATED,
-    TRUNCATED,
-    Algorithm,
-    Memory,
-    Own,
-    Task,
-    act,
-    count_step,
-)
+from plaudit.mdp.learning.acting import GOES_ON, TERMINATED, TRUNCATED, Task, act, count_step
+from plaudit.mdp.learning.control import Algorithm, Memory, Own
 from plaudit.mdp.learning.result import ACTION, EPISODE_STEP, STATE, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
 from plaudit.records.errors import UserError, nearest

@@ -11,26 +11,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.learning.control import (
+from plaudit.mdp.learning.acting import (
     GOES_ON,
     TERMINATED,
-    Algorithm,
     Ended,
-    Options,
-    Own,
-    Stepped,
     Task,
     chance,
     chosen,
     closed,
     expected,
     explore_rate,
-    learn,
     learn_towards,
     moved,
-    number_in,
-    whole,
 )
+from plaudit.mdp.learning.control import Algorithm, Options, Own, Stepped, learn, number_in, whole
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, STEP, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table

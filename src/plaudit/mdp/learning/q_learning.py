@@ -6,22 +6,17 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.learning.control import (
+from plaudit.mdp.learning.acting import (
     TERMINATED,
-    Algorithm,
     Ended,
-    Memory,
-    Options,
-    Own,
-    Stepped,
     Task,
     closed,
     greatest,
-    learn,
     learn_towards,
     moved,
     step_size,
 )
+from plaudit.mdp.learning.control import Algorithm, Memory, Options, Own, Stepped, learn
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import Floats, Learned, Walk
 from plaudit.mdp.learning.sampling import Table, uniform

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.learning.control import (
+from plaudit.mdp.learning.acting import (
     TERMINATED,
-    Algorithm,
     Ended,
-    Memory,
-    Options,
-    Own,
-    Stepped,
     Task,
     chosen,
     closed,
     expected,
     explore_rate,
-    learn,
     learn_towards,
     moved,
 )
+from plaudit.mdp.learning.control import Algorithm, Memory, Options, Own, Stepped, learn
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, Learned, Walk
 from plaudit.mdp.learning.sampling import Table

@@ -11,22 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from plaudit.mdp.learning.control import (
+from plaudit.mdp.learning.acting import (
     TERMINATED,
-    Algorithm,
     Ended,
-    Options,
-    Own,
-    Stepped,
     Task,
     closed,
     greatest,
-    learn,
     learn_towards,
     moved,
-    number_in,
-    whole,
 )
+from plaudit.mdp.learning.control import Algorithm, Options, Own, Stepped, learn, number_in, whole
 from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
