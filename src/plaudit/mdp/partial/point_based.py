@@ -20,15 +20,8 @@ from numpy.typing import ArrayLike
 from plaudit.mdp.checks import check_distribution, frozen
 from plaudit.mdp.partial.bounds import EPS, blind_bound, discounted, fast_informed_bound
 from plaudit.mdp.partial.model import POMDP, Floats
-from plaudit.mdp.partial.search import (
-    SAME,
-    drop_alphas,
-    drop_points,
-    found_node,
-    move_corners,
-    refresh_lower,
-    trial,
-)
+from plaudit.mdp.partial.pruning import drop_alphas, drop_points, move_corners
+from plaudit.mdp.partial.search import SAME, found_node, refresh_lower, trial
 from plaudit.mdp.partial.tables import Ints, Table, table_of
 from plaudit.mdp.partial.tree import ALPHAS, POINTS, Tree, empty_tree, grown, room_for
 from plaudit.records.errors import UserError

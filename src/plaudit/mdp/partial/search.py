@@ -111,14 +111,15 @@ def _start_node(tree: Tree, node: int) -> None:
     tree.points_seen[node] = 0
     upper = -np.inf
     for a in range(tree.informed.shape[0]):
-        upper = max(upper, _dot(tree, node, tree.informed[a]))
+        upper = max(upper, expectation(tree, node, tree.informed[a]))
     tree.upper[node] = upper
     refresh_lower(tree, node)
     refresh_upper(tree, node)
 
 
 @compiled
-def _dot(tree: Tree, node: int, vector: Floats) -> float:
+def expectation(tree: Tree, node: int, vector: Floats) -> float:
+    """Σ_s b(s) vector(s) at a node's belief."""
     total = 0.0
     for k in range(tree.begin[node], tree.begin[node + 1]):
         total += tree.probability[k] * vector[tree.states[k]]
@@ -137,7 +138,7 @@ def open_slot(tree: Tree, node: int) -> bool:
     tree.slot[node] = slot
     tree.slot_node[slot] = node
     for a in range(tree.q_upper.shape[1]):
-        tree.q_upper[slot, a] = _dot(tree, node, tree.informed[a])
+        tree.q_upper[slot, a] = expectation(tree, node, tree.informed[a])
         tree.first_edge[slot, a] = -1
         tree.num_edges[slot, a] = 0
     return True
@@ -284,7 +285,7 @@ def back_up_upper(tree: Tree, table: Table, node: int, least: float) -> bool:
     p = tree.used[POINTS]
     if p >= tree.point_node.size:
         return False
-    gap = _dot(tree, node, tree.corner) - value
+    gap = expectation(tree, node, tree.corner) - value
     if gap > 0.0:
         tree.used[POINTS] = p + 1
         tree.point_of[node] = p
@@ -423,81 +424,3 @@ def _drawn_by_excess(tree: Tree, slot: int, a: int, allowed: float, draw: float)
                 break
             left -= part
     return chosen
-
-
-@compiled
-def move_corners(tree: Tree) -> None:
-    """Take over the corner values found since, and what each point lies below them."""
-    tree.corner[:] = tree.corner_next
-    for p in range(tree.used[POINTS]):
-        node = tree.point_node[p]
-        if tree.point_of[node] == p:
-            tree.point_gap[p] = _dot(tree, node, tree.corner) - tree.point_value[p]
-
-
-@compiled
-def drop_points(tree: Tree) -> None:
-    """Forget points that were replaced or lie above the corners' plane; nodes keep what they saw."""
-    kept = 0
-    before = np.empty(tree.used[POINTS] + 1, np.int64)
-    for p in range(tree.used[POINTS]):
-        before[p] = kept
-        node = tree.point_node[p]
-        if tree.point_of[node] == p:
-            if tree.point_gap[p] <= 0.0:
-                tree.point_of[node] = -1
-                continue
-            tree.point_of[node] = kept
-            tree.point_node[kept] = node
-            tree.point_value[kept] = tree.point_value[p]
-            tree.point_gap[kept] = tree.point_gap[p]
-            kept += 1
-    before[tree.used[POINTS]] = kept
-    for node in range(tree.used[NODES]):
-        tree.points_seen[node] = before[tree.points_seen[node]]
-    tree.used[POINTS] = kept
-
-
-@compiled
-def drop_alphas(tree: Tree) -> None:
-    """Keep the α-vectors that are best at some expanded belief and below no other everywhere."""
-    num = tree.used[ALPHAS]
-    keep = np.zeros(num, np.bool_)
-    for slot in range(tree.used[SLOTS]):
-        node = tree.slot_node[slot]
-        refresh_lower(tree, node)
-        keep[tree.lower_alpha[node]] = True
-    for v in range(num):
-        for w in range(num):
-            if keep[v] and keep[w] and w != v and _covers(tree.alphas[w], tree.alphas[v]):
-                keep[v] = False
-    place = np.full(num + 1, -1, np.int64)
-    before = np.zeros(num + 1, np.int64)
-    kept = 0
-    for v in range(num):
-        before[v] = kept
-        if keep[v]:
-            place[v] = kept
-            if kept != v:
-                tree.alphas[kept] = tree.alphas[v]
-                tree.action[kept] = tree.action[v]
-            kept += 1
-    before[num] = kept
-    tree.used[ALPHAS] = kept
-    for node in range(tree.used[NODES]):
-        tree.alphas_seen[node] = before[tree.alphas_seen[node]]
-        if tree.lower_alpha[node] >= 0:
-            tree.lower_alpha[node] = place[tree.lower_alpha[node]]
-        if tree.lower_alpha[node] < 0:
-            tree.lower[node] = -np.inf
-            tree.alphas_seen[node] = 0
-
-
-@compiled
-def _covers(high: Floats, low: Floats) -> bool:
-    lower_anywhere = False
-    for s in range(low.size):
-        if high[s] < low[s]:
-            lower_anywhere = True
-            break
-    return not lower_anywhere
