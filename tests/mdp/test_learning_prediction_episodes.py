@@ -76,7 +76,8 @@ def test_the_place_of_a_draw_is_the_first_above_it(count):
 
 def test_steps_follow_the_table_and_never_the_impossible():
     """Zeros stored at the beginning, in the middle and at the end of a row are never drawn."""
-    p = np.array([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
+    p = np.array([0.0, 0.7, 0.0, 0.1, 0.2, 0.0])  # its running sum ends below 1 in floats
+    assert p.cumsum()[-1] < 1
     rows = sparse.csr_array((np.tile(p, 6), np.tile(np.arange(6), 6), np.arange(0, 37, 6)))
     mdp = MDP(rows, np.arange(6.0)[:, None], 0.9, initial=[0, 0, 0.25, 0, 0.75, 0])
     table, rng = table_of(mdp), seeded(4)
@@ -115,6 +116,16 @@ def test_an_end_that_is_stored_but_impossible_does_not_end_episodes():
     mdp = MDP(rows, [[1.0], [0.0]], 0.9)
     with pytest.raises(UserError, match="state 0 never ends"):
         td_prediction(mdp, [0, 0], num_episodes=1)
+
+
+def test_a_trap_that_is_stored_but_impossible_is_no_trap():
+    """s0 ends; its stored way to s1, which is never left and pays, has probability 0."""
+    rows = sparse.csr_array(
+        (np.array([0.0, 1.0, 1.0, 1.0]), np.array([1, 2, 1, 2]), np.array([0, 2, 3, 4])),
+        shape=(3, 3),
+    )
+    mdp = MDP(rows, [[1.0], [1.0], [0.0]], 0.9, initial=[1.0, 0, 0])
+    assert td_prediction(mdp, [0, 0, 0], num_episodes=4).num_steps == 4
 
 
 def two_steps():
