@@ -13,6 +13,7 @@ import pytest
 
 from plaudit.cli.main import main
 from plaudit.mdp.learning import ALGORITHMS, q_learning
+from plaudit.mdp.partial import write_pomdp
 from plaudit.mdp.planning import METHODS, solve
 from plaudit.mdp.worlds import WORLDS, world
 from plaudit.pipelines.finite_learner import learner_of
@@ -137,7 +138,7 @@ def test_a_table_is_a_world(plaudit):
 
 
 def test_a_gymnasium_id_is_a_world(plaudit):
-    words = ["--world", "gymnasium:CliffWalking-v1", "--gamma", "1", "--name", "cliff"]
+    words = ["--world", "gymnasium:CliffWalking-v1", "--name", "cliff"]
     assert plaudit("run", "mdp/solve", *words)[0] == 0
     assert RunFolder.open("cliff").results["value"] == pytest.approx(-13)
 
@@ -337,6 +338,35 @@ def test_finite_worlds_load_no_torch():
     assert RunFolder.open("broken").finished
 
 
+# --- partly seen worlds
+
+
+def test_tiger_is_planned_between_two_bounds(plaudit):
+    code, out, err = plaudit("run", "mdp/pomdp", "--world", "tiger", "--name", "tiger")
+    assert (code, err) == (0, "")
+    assert "World: tiger, 2 states × 3 actions × 2 observations, gamma 0.95" in out
+    results = RunFolder.open("tiger").results
+    assert results["lower"] <= 19.371368375 + 1e-9
+    assert results["upper"] >= 19.371368375 - 1e-9
+    assert results["upper"] - results["lower"] <= 1e-6
+    assert results["first_action"] == "listen"
+    alphas, actions = array("tiger", "alphas"), array("tiger", "actions")
+    assert len(alphas) == len(actions) == results["num_alphas"]
+    assert (alphas @ [0.5, 0.5]).max() == pytest.approx(results["lower"], abs=1e-6)
+    assert set(log("tiger")[-1]) - {"stage", "step", "event"} == {"lower", "upper"}
+    page = Path("runs/tiger/report/index.html").read_text()
+    assert re.findall(r'src="([\w.]+)"', page) == ["bounds.png", "alphas.png"]
+
+
+def test_cassandras_files_are_worlds(plaudit):
+    write_pomdp(world("tiger"), "my.pomdp")
+    words = ["run", "mdp/pomdp", "--world", "my.pomdp", "--tol", "1e-2", "--name", "mine"]
+    assert plaudit(*words)[0] == 0
+    results = RunFolder.open("mine").results
+    assert results["lower"] - 1e-9 <= 19.371368375 <= results["upper"] + 1e-9
+    assert 1e-6 < results["upper"] - results["lower"] <= 1e-2
+
+
 # --- games
 
 
@@ -402,6 +432,12 @@ def test_every_logged_number_is_in_the_glossary(plaudit):
             "tiger is a POMDP, not a Markov decision process; solve",
         ),
         (["mdp/q_learning", "--world", "soccer"], "by: plaudit run mdp/game --world soccer"),
+        (
+            ["mdp/pomdp", "--world", "cliff"],
+            "cliff is an MDP, not a POMDP; solve it by: plaudit run",
+        ),
+        (["mdp/pomdp", "--world", "my.pomdp"], "no file my.pomdp"),
+        (["mdp/pomdp", "--world", "tiger", "--seconds", "0"], "greater than 0"),
         (["mdp/game", "--world", "cliff"], "cliff is an MDP, not a game; solve it by: plaudit run"),
         (["mdp/game", "--world", "chicken", "--gamma", "0.5"], "has no discount; leave gamma out"),
         (["mdp/solve", "--world", "car.csv"], "car.csv does not say its discount; give one"),

@@ -36,7 +36,7 @@ def find_world(name: str, options: Mapping[str, str], gamma: float | None) -> An
     """The MDP, POMDP or game that `name` means, with the discount `gamma` if one is given.
 
     name: one of `plaudit ls worlds`; a table (.csv, .jsonl), which needs gamma; Cassandra's .pomdp;
-    or gymnasium:ID, which needs gamma too. Errors: no such world, file or id, with the nearest.
+    or gymnasium:ID (gamma 1 if none is given). Errors: no such world, file or id, with the nearest.
     """
     if name in WORLDS or not _is_elsewhere(name):
         found = _named(name, options)
@@ -50,10 +50,11 @@ def find_world(name: str, options: Mapping[str, str], gamma: float | None) -> An
         if not path.is_file():
             raise UserError(f"no file {path}{_near_file(path)}")
         return read_pomdp(path)
+    if name.startswith(GYMNASIUM):  # whose returns are plain sums
+        whole = 1.0 if gamma is None else gamma
+        return from_gymnasium(name.removeprefix(GYMNASIUM), whole, **_values(options))
     if gamma is None:
         raise UserError(f"{name} does not say its discount; give one, as in --gamma 0.99")
-    if name.startswith(GYMNASIUM):
-        return from_gymnasium(name.removeprefix(GYMNASIUM), gamma, **_values(options))
     if options:
         raise UserError(f"{name} is a table, which takes no world_options")
     return from_table(path, gamma)
