@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from plaudit.mdp import MDP, MRP
+from plaudit.mdp.partial import POMDP, belief_update
 from plaudit.mdp.planning import evaluate, finite_horizon, solve
+from plaudit.mdp.worlds import world
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "theory" / "finite-worlds.md"
@@ -187,6 +189,27 @@ def test_one_policy_is_best_in_every_state_at_once():
     values = [evaluate(world, list(p)).value for p in itertools.product(range(3), repeat=4)]
     assert np.max(values, axis=0) == pytest.approx(best.value, abs=1e-8)
     assert evaluate(world, best.policy).value == pytest.approx(best.value, abs=1e-8)
+
+
+def test_one_sees_where_one_has_come_to():
+    """Two rooms with a lamp in the right one; moving always changes the room, and one sees the lamp.
+
+    O(o | a, s') of the room reached: surely right. Read as (o | s, a) it would be surely left.
+    """
+    swap, seen = np.eye(2)[::-1], np.eye(2)
+    rooms = POMDP(swap[None], seen[None], np.zeros((2, 1)), 0.9, observations=["dark", "lamp"])
+    belief, probability = belief_update(rooms, [0.9, 0.1], 0, "lamp")
+    assert belief.tolist() == [0, 1]
+    assert probability == pytest.approx(0.9)
+
+
+def test_the_belief_of_the_tiger_by_hand():
+    """Heard left once: 0.85; twice: 0.85² / (0.85² + 0.15²)."""
+    tiger = world("tiger")
+    once, _ = belief_update(tiger, [0.5, 0.5], "listen", 0)
+    twice, _ = belief_update(tiger, once, "listen", 0)
+    assert once == pytest.approx([0.85, 0.15])
+    assert twice[0] == pytest.approx(0.85**2 / (0.85**2 + 0.15**2))
 
 
 def test_one_sample_of_a_log_ratio_is_no_divergence():

@@ -19,6 +19,7 @@ import numpy as np
 
 from plaudit.mdp import MDP
 from plaudit.mdp.learning import q_learning, traces
+from plaudit.mdp.partial import solve_pomdp
 from plaudit.mdp.pictures import (
     alpha_vectors,
     backup_diagram,
@@ -33,7 +34,7 @@ from plaudit.mdp.pictures import (
     value_panels,
 )
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies import control, prediction
+from plaudit.mdp.studies import baird, control, prediction
 from plaudit.mdp.studies.curves import Curves
 from plaudit.mdp.worlds import world
 
@@ -211,10 +212,12 @@ def q_table_learned() -> Figure:
 def walk_values() -> Figure:
     """Example 6.2, left."""
     shown = prediction.random_walk_values()
-    curves = {f"{count} episodes": (np.arange(5), value) for count, value in shown.items()}
+    curves = {f"after {count}": (np.arange(5), value) for count, value in shown.items()}
     curves["true values"] = (np.arange(5), np.arange(1, 6) / 6)
     places = {name: i for i, name in enumerate("ABCDE")}
-    return lines(curves, xlabel="state", ylabel="value", title="TD(0), α = 0.1", ticks=places)
+    return lines(
+        curves, xlabel="state", ylabel="value", title="TD(0), α = 0.1, by episodes", ticks=places
+    )
 
 
 def walk_td_and_mc() -> Figure:
@@ -357,6 +360,30 @@ def aggregation_n_step() -> Figure:
     )
 
 
+def baird_semi_gradient() -> Figure:
+    """Figure 11.2, left."""
+    weights = baird.semi_gradient_course().weights
+    step = np.arange(weights.shape[0])
+    curves = {f"$w_{i + 1}$": (step, weights[:, i]) for i in (0, 6, 7)}
+    title = "Baird's counterexample, semi-gradient off-policy TD(0)"
+    return lines(curves, xlabel="step", ylabel="weight", title=title)
+
+
+def baird_gradient() -> Figure:
+    """Figure 11.5, left."""
+    course = baird.gradient_course()
+    step = np.arange(course.weights.shape[0])
+    curves = {
+        "$w_1$": (step, course.weights[:, 0]),
+        "$w_7$": (step, course.weights[:, 6]),
+        "$w_8$": (step, course.weights[:, 7]),
+        "root of the value error": (step, course.value_error),
+        "root of the projected error": (step, course.projected_error),
+    }
+    title = "Baird's counterexample, TDC"
+    return lines(curves, xlabel="step", ylabel="", title=title)
+
+
 # --- control by samples ---
 
 
@@ -425,8 +452,6 @@ def shortcut_maze() -> Figure:
 
 def tiger_alphas() -> Figure:
     """The tiger's value over the belief."""
-    from plaudit.mdp.partial.point_based import solve_pomdp
-
     tiger = world("tiger")
     found = solve_pomdp(tiger, tol=1e-6)
     return alpha_vectors(
@@ -471,6 +496,8 @@ FIGURES: tuple[Callable[[], Figure], ...] = (
     aggregation_monte_carlo,
     aggregation_td,
     aggregation_n_step,
+    baird_semi_gradient,
+    baird_gradient,
     windy_episodes,
     cliff_returns,
     cliff_by_alpha,

@@ -233,6 +233,12 @@ def test_panels_share_one_scale():
         {"a": [[0.0, 1.0]] * 2, "b": [[2.0, 3.0]] * 2}, xlabel="x", ylabel="y", x=[0, 1], y=[0, 1]
     )
     assert {axes.images[0].get_clim() for axes in figure.axes[:2]} == {(0.0, 3.0)}
+    chosen = {"a": [[0.0, 1.0]] * 2}
+    figure = value_panels(
+        chosen, xlabel="x", ylabel="y", x=[0, 1], y=[0, 1], words=["stick", "hit"]
+    )
+    assert figure.axes[0].images[0].get_clim() == (-0.5, 1.5)
+    assert [t.get_text() for t in figure.axes[1].get_yticklabels()] == ["stick", "hit"]
 
 
 def test_settings_of_the_caller_are_as_before_and_pyplot_is_not_loaded():

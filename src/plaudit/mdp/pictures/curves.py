@@ -191,7 +191,7 @@ def _finish(
     if ylim is not None:
         axes.set_ylim(*ylim)
     handles, _ = axes.get_legend_handles_labels()
-    if len(handles) > 6:
+    if len(handles) > 4:  # more would lie on the lines
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
     elif handles:
         axes.legend(fontsize=8)

@@ -128,6 +128,9 @@ def value_panels(
     figure = Figure(figsize=(2.9 * len(tables) + 0.9, 3.0 if not title else 3.3))
     low = min(float(np.nanmin(t)) for t in tables.values())
     high = max(float(np.nanmax(t)) for t in tables.values())
+    colours = value_colours()
+    if words is not None:  # a step of colour for each word
+        low, high, colours = -0.5, len(words) - 0.5, colours.resampled(len(words))
     all_axes = figure.subplots(1, len(tables), squeeze=False)[0]
     step_x, step_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
     for axes, (name, table) in zip(all_axes, tables.items(), strict=True):
@@ -135,7 +138,7 @@ def value_panels(
             table,
             origin="lower",
             aspect="auto",
-            cmap=value_colours(),
+            cmap=colours,
             vmin=low,
             vmax=high,
             extent=(x[0] - step_x, x[-1] + step_x, y[0] - step_y, y[-1] + step_y),
