@@ -76,7 +76,7 @@ def test_the_place_of_a_draw_is_the_first_above_it(count):
 
 def test_steps_follow_the_table_and_never_the_impossible():
     """Zeros stored at the beginning, in the middle and at the end of a row are never drawn."""
-    p = np.array([0.0, 0.7, 0.0, 0.1, 0.2, 0.0])  # its running sum ends below 1 in floats
+    p = np.array([0.0, 0.06, 0.0, 0.57, 0.37, 0.0])  # its running sum ends below 1 in floats
     assert p.cumsum()[-1] < 1
     rows = sparse.csr_array((np.tile(p, 6), np.tile(np.arange(6), 6), np.arange(0, 37, 6)))
     mdp = MDP(rows, np.arange(6.0)[:, None], 0.9, initial=[0, 0, 0.25, 0, 0.75, 0])
