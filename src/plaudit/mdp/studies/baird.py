@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plaudit.mdp.learning.gradient_td import gtd2, off_policy_td, tdc
+from plaudit.mdp.learning.gradient_td import off_policy_td, tdc
 from plaudit.mdp.learning.importance import ratios
 from plaudit.mdp.learning.learned import LinearPredicted
 from plaudit.mdp.model import MDP
