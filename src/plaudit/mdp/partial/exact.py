@@ -2,7 +2,7 @@
 
 The backup is incremental pruning: for each action the sets of what follows each observation are
 summed pairwise, and after each sum the vectors that are nowhere the best are removed, first by
-comparing entries, then by a linear programme.
+comparing entries, then by a linear programme (with two states by crossing lines).
 
 For small worlds: the number of vectors can grow doubly exponentially.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 
-from plaudit.mdp.checks import check_distribution
+from plaudit.mdp.checks import check_distribution, frozen
 from plaudit.mdp.partial.model import POMDP, Floats
 from plaudit.mdp.partial.tables import Ints
 from plaudit.records.errors import UserError
@@ -60,7 +60,7 @@ def finite_horizon_alphas(pomdp: POMDP, horizon: int) -> AlphaSet:
         together = np.concatenate(by_action)
         kept = useful(together)
         found, actions = together[kept], actions[kept]
-    return AlphaSet(found, actions)
+    return AlphaSet(frozen(found), frozen(actions))
 
 
 def _factors(pomdp: POMDP) -> list[list[Floats]]:
@@ -93,6 +93,9 @@ def useful(alphas: Floats) -> Ints:
     """
     margin = TOLERANCE * max(float(np.abs(alphas).max(initial=0.0)), 1e-300)
     left = _not_covered(alphas, margin)
+    if alphas.shape[1] == 2:
+        chosen = np.array(left, np.int64)
+        return np.sort(chosen[_supporting_lines(alphas[chosen], margin)])
     kept: list[int] = []
     for s in range(alphas.shape[1]):  # the best at each corner needs no programme
         _take_best(alphas, left, kept, np.eye(alphas.shape[1])[s], margin)
@@ -103,6 +106,28 @@ def useful(alphas: Floats) -> Ints:
         else:
             _take_best(alphas, left, kept, belief, margin)
     return np.array(sorted(kept), np.int64)
+
+
+def _supporting_lines(lines: Floats, margin: float) -> list[int]:
+    """With two states vectors are lines over [0, 1], and no programme is needed.
+
+    Where two lines that are kept cross, the best of all is kept too if it is higher there.
+    Source: the linear support algorithm, Cheng 1988.
+    """
+    left, right = (int(lines[:, s].argmax()) for s in (1, 0))
+    kept, open_pairs = {left, right}, [(left, right)]
+    while open_pairs:
+        i, j = open_pairs.pop()
+        rise = lines[j, 0] - lines[i, 0], lines[i, 1] - lines[j, 1]
+        if min(rise) <= 0:
+            continue
+        p = rise[1] / (rise[0] + rise[1])
+        values = lines @ np.array([p, 1 - p])
+        best = int(values.argmax())
+        if values[best] > values[i] + margin and best not in kept:
+            kept.add(best)
+            open_pairs += [(i, best), (best, j)]
+    return sorted(kept)
 
 
 def _take_best(

@@ -48,9 +48,11 @@ def drop_points(tree: Tree) -> None:
 
 @compiled
 def drop_alphas(tree: Tree) -> None:
-    """Keep the α-vectors that are best at some expanded belief and below no other everywhere."""
+    """Keep the α-vectors that are best at the root or an expanded belief and below no other everywhere."""
     num = tree.used[ALPHAS]
     keep = np.zeros(num, np.bool_)
+    refresh_lower(tree, 0)
+    keep[tree.lower_alpha[0]] = True  # also where the root was never expanded
     for slot in range(tree.used[SLOTS]):
         node = tree.slot_node[slot]
         refresh_lower(tree, node)

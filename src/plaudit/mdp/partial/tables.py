@@ -27,16 +27,16 @@ class Table(NamedTuple):
 
 
 def table_of(pomdp: POMDP) -> Table:
-    """The arrays of a world, their indices as int64 so that kernels are compiled once."""
+    """The arrays of a world, copied so that all have one type and kernels are compiled once."""
     t, o = pomdp.transition, pomdp.observation
     return Table(
-        np.asarray(t.indptr, np.int64),
-        np.asarray(t.indices, np.int64),
+        np.array(t.indptr, np.int64),
+        np.array(t.indices, np.int64),
         np.array(t.data),
-        np.asarray(o.indptr, np.int64),
-        np.asarray(o.indices, np.int64),
+        np.array(o.indptr, np.int64),
+        np.array(o.indices, np.int64),
         np.array(o.data),
-        np.array(pomdp.reward),
+        np.array(pomdp.reward, order="C"),
         pomdp.gamma,
         pomdp.num_observations,
     )
