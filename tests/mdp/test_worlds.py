@@ -493,7 +493,10 @@ def test_every_world_is_described():
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_world_is_made_and_says_its_source(name):
-    assert isinstance(world(name), MDP)
+    made = world(name, gamma=0.5)
+    assert isinstance(made, MDP)
+    assert made.gamma == 0.5
+    assert not made.terminal[made.initial > 0].any()
     assert WORLDS[name].source
 
 

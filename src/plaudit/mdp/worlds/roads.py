@@ -108,7 +108,8 @@ def racetrack(*, noise: float = 0.1, gamma: float = 1.0) -> MDP:
     """A car on a right turn: speed changes by -1, 0 or 1 each way; off the track it starts again.
 
     Speeds are 0 to 4 and never both 0 but at the start; each step costs 1; with probability `noise`
-    a change is ignored. A car passes the cells nearest to the straight line of its move.
+    a change is ignored. A car passes the cells nearest to the straight line of its move (of two as
+    near, the one an even number of cells away).
     Source: Sutton & Barto 2018, exercise 5.12, the left track of figure 5.5.
     """
     check_probability("noise", noise)
