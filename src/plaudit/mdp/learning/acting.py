@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plaudit.mdp.learning.inlined import inlined
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.result import ACTION, EPISODE_STEP, STATE, STEP, Floats, Ints, Walk
 from plaudit.mdp.learning.sampling import (
     Table,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.acting import (
     GOES_ON,
     TERMINATED,
@@ -23,7 +24,6 @@ from plaudit.mdp.learning.acting import (
     step_size,
 )
 from plaudit.mdp.learning.control import Algorithm, Options, Own, Stepped, learn, number_in
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
 from plaudit.mdp.learning.schedules import Schedule

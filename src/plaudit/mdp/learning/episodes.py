@@ -7,8 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from plaudit.mdp.compiled import compiled
-from plaudit.mdp.learning.inlined import inlined
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.learned import Predicted
 from plaudit.mdp.learning.sampling import (
     Floats,

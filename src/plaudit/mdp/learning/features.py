@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.episodes import Flags
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints
 from plaudit.records.errors import UserError
 

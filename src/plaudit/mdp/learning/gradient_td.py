@@ -12,11 +12,10 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from plaudit.mdp.compiled import compiled
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.episodes import Acting, acting_in, check_positive, goes_on
 from plaudit.mdp.learning.features import add, dot
 from plaudit.mdp.learning.importance import ratios
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, LinearPredicted
 from plaudit.mdp.learning.linear_run import LinearRun, keep, linear_run, linearly_predicted
 from plaudit.mdp.learning.sampling import drawn_action, first_state, step

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.episodes import Acting, check_count
 from plaudit.mdp.learning.features import Features, features_of, value_of
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, LinearPredicted, Words
 from plaudit.mdp.learning.sampling import seeded
 from plaudit.records.errors import UserError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.compiled import compiled
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.episodes import (
     Acting,
     Episode,
@@ -24,7 +24,6 @@ from plaudit.mdp.learning.episodes import (
     record,
     run_of,
 )
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, Predicted
 from plaudit.mdp.model import MDP, MRP
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.acting import (
     TERMINATED,
     Ended,
@@ -17,7 +18,6 @@ from plaudit.mdp.learning.acting import (
     step_size,
 )
 from plaudit.mdp.learning.control import Algorithm, Memory, Options, Own, Stepped, learn
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import Floats, Learned, Walk
 from plaudit.mdp.learning.sampling import Table, uniform
 from plaudit.mdp.learning.schedules import Schedule

@@ -12,8 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.mdp.compiled import compiled
-from plaudit.mdp.learning.inlined import inlined
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError
 

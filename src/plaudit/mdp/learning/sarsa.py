@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.acting import (
     TERMINATED,
     Ended,
@@ -16,7 +17,6 @@ from plaudit.mdp.learning.acting import (
     moved,
 )
 from plaudit.mdp.learning.control import Algorithm, Memory, Options, Own, Stepped, learn
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import ACTION, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
 from plaudit.mdp.learning.schedules import Schedule

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plaudit.mdp.learning.inlined import inlined
+from plaudit.mdp.compiled import inlined
 from plaudit.records.errors import UserError
 
 _CONSTANT, _VISITS, _LINEAR = 0, 1, 2

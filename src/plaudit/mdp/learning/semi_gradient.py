@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from plaudit.mdp.compiled import compiled
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.episodes import (
     Acting,
     Episode,
@@ -28,7 +28,6 @@ from plaudit.mdp.learning.episodes import (
     next_episode,
 )
 from plaudit.mdp.learning.features import add, dot
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, LinearPredicted
 from plaudit.mdp.learning.linear_run import LinearRun, keep, linear_run, linearly_predicted
 from plaudit.mdp.learning.monte_carlo import returns

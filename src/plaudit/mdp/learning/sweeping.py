@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from plaudit.mdp.compiled import inlined
 from plaudit.mdp.learning.acting import (
     TERMINATED,
     Ended,
@@ -21,7 +22,6 @@ from plaudit.mdp.learning.acting import (
     moved,
 )
 from plaudit.mdp.learning.control import Algorithm, Options, Own, Stepped, learn, number_in, whole
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.result import Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
 from plaudit.mdp.learning.schedules import Schedule

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.compiled import compiled
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.episodes import (
     Acting,
     Episode,
@@ -24,7 +24,6 @@ from plaudit.mdp.learning.episodes import (
     record,
     run_of,
 )
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Predicted
 from plaudit.mdp.learning.monte_carlo import returns, update
 from plaudit.mdp.learning.sampling import first_state

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from plaudit.mdp.compiled import compiled
+from plaudit.mdp.compiled import compiled, inlined
 from plaudit.mdp.learning.episodes import (
     Acting,
     Run,
@@ -29,7 +29,6 @@ from plaudit.mdp.learning.episodes import (
     record,
     run_of,
 )
-from plaudit.mdp.learning.inlined import inlined
 from plaudit.mdp.learning.learned import Floats, Ints, Predicted
 from plaudit.mdp.learning.monte_carlo import update
 from plaudit.mdp.learning.sampling import first_state
