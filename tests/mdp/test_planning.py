@@ -118,6 +118,15 @@ def test_one_state_that_pays_for_ever():
         assert found.iterations <= 2  # the span of one state is nothing at once
 
 
+def test_a_terminal_state_is_worth_exactly_nothing():
+    world = maze(6, 0.3, 0.9)
+    for method in METHODS:
+        found = solve(world, method)
+        assert found.value[-1] == 0.0
+        assert (found.q[-1] == 0.0).all()
+    assert evaluate(world, found.policy, method="iterative").value[-1] == 0.0
+
+
 def test_puterman_two_states():
     """Puterman 1994, example 3.1.1 with γ = 0.95: V* = (-8.5714, -20)."""
     transition = np.array([[[0.5, 0.5], [0, 1]], [[0, 1], [0, 1]]])

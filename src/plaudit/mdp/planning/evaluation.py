@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import bicgstab, splu
 
+from plaudit.mdp.checks import terminal_states
 from plaudit.mdp.model import MDP, MRP
 from plaudit.mdp.planning.backups import (
     Floats,
@@ -61,6 +62,7 @@ def evaluate(
         )
     else:
         value, iterations, bound, trace = _undiscounted(chain, rows, method, tol)
+    value[terminal_states(rows.indptr, rows.indices, rows.data, rows.reward)] = 0.0
     if isinstance(world, MDP):
         q = q_values(rows_of(world), value)
         return Solution(value, q, q.argmax(1), iterations, bound, method, np.array(trace))

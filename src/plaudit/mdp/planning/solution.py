@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from plaudit.mdp.checks import terminal_states
 from plaudit.mdp.planning.backups import (
     Floats,
     Ints,
@@ -88,4 +89,7 @@ def discounted_solution(
     shift = span_shift(rows, low, high)
     q += shift
     out += shift
+    terminal = terminal_states(rows.indptr, rows.indices, rows.data, rows.reward)
+    out[terminal] = 0.0  # what is known exactly need not be in the middle of an interval
+    q[terminal] = np.where(np.isneginf(q[terminal]), -np.inf, 0.0)
     return Solution(out, q, action, iterations, bound, method, np.array(trace))
