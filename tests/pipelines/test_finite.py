@@ -272,16 +272,19 @@ def in_a_process(*words, code="import sys; from plaudit.cli.main import main; sy
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(9, -9), (2, 130)], ids=["SIGKILL", "SIGINT"])
-def test_a_stopped_run_goes_on_to_the_same_numbers(plaudit, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "after"),
+    [(9, -9, 2), (9, -9, 6), (2, 130, 3)],
+    ids=["SIGKILL", "SIGKILL at the last save", "SIGINT"],
+)
+def test_a_stopped_run_goes_on_to_the_same_numbers(plaudit, number, code, after):
     plaudit(*LEARN, "--name", "whole")
-    died = in_a_process(2, number, *LEARN, "--name", "broken", code=DIES)
+    died = in_a_process(after, number, *LEARN, "--name", "broken", code=DIES)
     assert died.returncode == code
     run = RunFolder.open("broken")
     assert not run.finished
-    stage, step = run.saved_at()
-    assert stage == "learn"
-    assert 0 < step < 60_000
+    assert run.saved_at()[0] == "learn"
+    assert (after - 1) * 10_000 < run.saved_at()[1] <= after * 10_000
     if number == 2:
         assert "Continue with: plaudit run --resume runs/broken" in died.stderr
     went_on = in_a_process("run", "--resume", "broken")

@@ -131,11 +131,12 @@ def _bounds(trace: NDArray[np.float64]) -> Figure:
 
     figure = Figure(figsize=(5.4, 3.3), layout="constrained")
     axes = figure.subplots()
-    seconds, lower, upper = trace.T
-    axes.fill_between(seconds, lower, upper, color="#bcd9ee", step="post")
-    axes.step(seconds, upper, color="#5fa8d8", where="post", label="upper")
-    axes.step(seconds, lower, color="#0072b2", where="post", label="lower")
-    axes.set(xlabel="seconds", ylabel="value")
+    _, lower, upper = trace.T
+    trials = np.arange(len(trace))
+    axes.fill_between(trials, lower, upper, color="#dcebf6")
+    axes.plot(trials, upper, color="#d55e00", label="upper bound")
+    axes.plot(trials, lower, color="#0072b2", label="lower bound")
+    axes.set(xlabel="trials", ylabel="value")
     axes.grid(True, color="#dfe3e8", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

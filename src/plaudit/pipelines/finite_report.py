@@ -50,7 +50,7 @@ def planning_report(
 ) -> Path:
     """Draws and writes report/index.html of a plan."""
     pictures = _maps(mdp, solution.value, solution.q)
-    if solution.trace.size > 1:
+    if solution.trace.size > 2:
         sentence = "The certified bound on the error of the value after each iteration."
         pictures.append(
             ("convergence", sentence, lambda: convergence(solution, tol=tol, title=solution.method))
