@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from plaudit.mdp.checks import SUM_TOLERANCE
 from plaudit.mdp.partial.model import POMDP, Floats
 from plaudit.mdp.partial.statements import Names, Reward, Tables, expected_reward
 from plaudit.records.errors import UserError, nearest
@@ -232,7 +233,7 @@ class _Reader:
         if (np.abs(sums - 1) > PRINTED).any():
             wrong = sums[np.abs(sums - 1) > PRINTED][0]
             raise self.fail(f"{what}: probabilities sum to {wrong:.8g}, not 1", line)
-        off = np.abs(sums - 1) > 1e-12
+        off = np.abs(sums - 1) > SUM_TOLERANCE
         return np.asarray(np.where(off[:, None], rows / sums[:, None], rows))
 
     def table(self, word: Token) -> None:
@@ -352,7 +353,7 @@ class _Reader:
                 f"{letter}: action {a}, state {s}: probabilities sum to {sums[wrong[0]]:.8g}, not 1",
                 line,
             )
-        off = np.repeat(np.where(np.abs(sums - 1) > 1e-12, sums, 1.0), np.diff(rows.indptr))
+        off = np.repeat(np.where(np.abs(sums - 1) > SUM_TOLERANCE, sums, 1.0), np.diff(rows.indptr))
         return sparse.csr_array((rows.data / off, rows.indices, rows.indptr), shape=rows.shape)
 
 

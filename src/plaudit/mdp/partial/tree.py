@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plaudit.mdp.partial.model import Floats
 from plaudit.mdp.partial.tables import Ints
@@ -33,7 +34,7 @@ class Tree(NamedTuple):
 
     used: Ints
     begin: Ints
-    states: Ints
+    states: NDArray[np.int32]
     probability: Floats
     hashed: Ints
     bucket: Ints
@@ -103,7 +104,7 @@ def empty_tree(
     return Tree(
         used=used,
         begin=np.zeros(nodes + 1, np.int64),
-        states=np.empty(entries, np.int64),
+        states=np.empty(entries, np.int32),
         probability=np.empty(entries),
         hashed=np.empty(nodes, np.int64),
         bucket=np.full(4 * nodes, -1, np.int64),
