@@ -95,6 +95,25 @@ def test_missing_actions_have_no_row():
         world.under([1, 0])
 
 
+def test_missing_actions_beside_rewards_of_next_states():
+    transition, _ = random_parts(5)
+    paid = np.random.default_rng(6).normal(size=transition.shape)
+    paid[1, 2] = -np.inf
+    world = MDP(transition, paid, 0.9)
+    assert np.argwhere(~world.available).tolist() == [[2, 1]]
+    assert world.reward_next.size == world.transition.nnz
+    rest = np.where(np.isneginf(paid), 0, paid)
+    expected = np.einsum("ast,ast->sa", transition, rest)
+    assert np.allclose(
+        np.where(world.available, world.reward, 0)[[0, 1, 3, 4]], expected[[0, 1, 3, 4]]
+    )
+    sparse_paid = [sparse.csr_array(r) for r in paid]
+    same_world(MDP([sparse.csr_array(t) for t in transition], sparse_paid, 0.9), world)
+    paid[1, 2, 0] = 1.0
+    with pytest.raises(UserError, match=r"reward: state 2, action 1, next state \d has -inf"):
+        MDP(transition, paid, 0.9)
+
+
 def test_worlds_are_frozen_and_large_ones_not_copied():
     rows = sparse.csr_array(np.full((4, 2), 0.5))
     world = MDP(rows, np.zeros((2, 2)), 0.9)

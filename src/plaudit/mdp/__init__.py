@@ -1,5 +1,7 @@
-"""Finite worlds: Markov reward and decision processes, solved exactly and learned by samples."""
+"""Finite worlds: processes, decisions, partial sight and games, solved exactly or by samples."""
 
+from plaudit.mdp.games import MarkovGame, MatrixGame
 from plaudit.mdp.model import MDP, MRP
+from plaudit.mdp.partial.model import POMDP
 
-__all__ = ["MDP", "MRP"]
+__all__ = ["MDP", "MRP", "POMDP", "MarkovGame", "MatrixGame"]

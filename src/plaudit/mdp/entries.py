@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from plaudit.mdp.checks import SUM_TOLERANCE, frozen
+from plaudit.mdp.checks import SUM_TOLERANCE
+from plaudit.mdp.layout import paid_rows
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError, nearest
 
@@ -36,7 +37,7 @@ class Entries:
     def world(self, num_states: int, num_actions: int, gamma: float, **names: Any) -> MDP:
         """The MDP of what was added; states without an action become ends."""
         acting = {s for s, _ in self.rows}
-        expected = np.full((num_states, num_actions), -np.inf)
+        missing = np.zeros(num_states * num_actions, np.bool_)
         p: list[float] = []
         paid: list[float] = []
         to: list[int] = []
@@ -52,16 +53,10 @@ class Entries:
                         p.append(probability)
                         paid.append(total / probability)
                         to.append(t)
-                if into:
-                    expected[s, a] = math.fsum(total for _, total in into.values())
+                missing[s * num_actions + a] = not into
                 indptr.append(len(p))
-        rows = sparse.csr_array((p, to, indptr), shape=(expected.size, num_states))
-        world = MDP(rows, expected, gamma, **names)
-        beside = np.repeat(world.reward.ravel(), np.diff(world.transition.indptr))
-        if not np.allclose(paid, beside, rtol=1e-14, atol=1e-14):
-            # The constructor takes either actions that do not exist or rewards by next state.
-            object.__setattr__(world, "reward_next", frozen(np.array(paid)))
-        return world
+        rows = sparse.csr_array((p, to, indptr), shape=(missing.size, num_states))
+        return MDP(rows, paid_rows(rows, paid, missing), gamma, **names)
 
 
 def probability_of(given: Any, where: str) -> float:

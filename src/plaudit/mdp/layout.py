@@ -55,47 +55,74 @@ def reward_in_rows(
     """
     num_states = rows.shape[1]
     if sparse.issparse(reward):
-        per_next = _beside(_as_csr(reward, "reward"), rows)
-    elif isinstance(reward, list | tuple) and any(sparse.issparse(r) for r in reward):
-        per_next = _beside(_interleaved([_as_csr(r, "reward") for r in reward]), rows)
-    else:
-        given = _numbers(reward, "reward")
-        if given.shape == (num_states,):
-            return _checked(np.repeat(given[:, None], num_actions, axis=1)), None
-        if given.shape == (num_states, num_actions):
-            return _checked(given), None
-        if num_actions == 1 and given.shape == (num_states, num_states):
-            given = given[None]
-        if given.shape != (num_actions, num_states, num_states):
-            raise UserError(
-                f"reward: shape {given.shape}; expected [{num_states}], "
-                f"[{num_states}, {num_actions}] or [{num_actions}, {num_states}, {num_states}]"
-            )
-        state, action = np.divmod(_row_of(rows), num_actions)
-        per_next = given[action, state, rows.indices]
-    return _expected(per_next, rows, num_actions)
+        return _from_rows(_as_csr(reward, "reward"), rows, num_actions)
+    if isinstance(reward, list | tuple) and any(sparse.issparse(r) for r in reward):
+        by_action = _interleaved([_as_csr(r, "reward") for r in reward])
+        return _from_rows(by_action, rows, num_actions)
+    given = _numbers(reward, "reward")
+    if given.shape == (num_states,):
+        return _checked(np.repeat(given[:, None], num_actions, axis=1)), None
+    if given.shape == (num_states, num_actions):
+        return _checked(given), None
+    if num_actions == 1 and given.shape == (num_states, num_states):
+        given = given[None]
+    if given.shape != (num_actions, num_states, num_states):
+        raise UserError(
+            f"reward: shape {given.shape}; expected [{num_states}], "
+            f"[{num_states}, {num_actions}] or [{num_actions}, {num_states}, {num_states}]"
+        )
+    state, action = np.divmod(_row_of(rows), num_actions)
+    missing = np.isneginf(given).all(axis=2).T.ravel()
+    return _expected(given[action, state, rows.indices], rows, num_actions, missing)
+
+
+def paid_rows(
+    rows: sparse.csr_array, paid: ArrayLike, missing: NDArray[np.bool_]
+) -> sparse.csr_array:
+    """r(s, a, s') beside each transition as a reward for `MDP`, -inf in the `missing` rows [S·A]."""
+    absent = np.flatnonzero(missing)
+    row = np.concatenate([_row_of(rows), absent])
+    column = np.concatenate([rows.indices, np.zeros_like(absent)])
+    data = np.concatenate([np.asarray(paid, dtype=np.float64), np.full(absent.size, -np.inf)])
+    return sparse.csr_array((data, (row, column)), shape=rows.shape)
+
+
+def _from_rows(
+    given: sparse.csr_array, rows: sparse.csr_array, num_actions: int
+) -> tuple[Floats, Floats | None]:
+    """Rewards by next state from a matrix shaped as the transitions."""
+    if given.shape != rows.shape:
+        raise UserError(
+            f"reward: shape {given.shape}; expected that of the transitions {rows.shape}"
+        )
+    missing = np.zeros(rows.shape[0], np.bool_)
+    missing[_row_of(given)[np.isneginf(given.data)]] = True
+    return _expected(_beside(given, rows), rows, num_actions, missing)
 
 
 def _expected(
-    per_next: Floats, rows: sparse.csr_array, num_actions: int
+    per_next: Floats, rows: sparse.csr_array, num_actions: int, missing: NDArray[np.bool_]
 ) -> tuple[Floats, Floats | None]:
-    counted = np.where(rows.data > 0, per_next, 0.0)
+    row = _row_of(rows)
+    counted = np.where((rows.data > 0) & ~missing[row], per_next, 0.0)
     wrong = np.flatnonzero(~np.isfinite(counted))
     if wrong.size:
         k = int(wrong[0])
-        state, action = divmod(int(_row_of(rows)[k]), num_actions)
+        state, action = divmod(int(row[k]), num_actions)
         raise UserError(
             f"reward: state {state}, action {action}, next state {rows.indices[k]} has "
             f"{counted[k]}; expected a finite number"
         )
-    weighted = sparse.csr_array((rows.data * counted, rows.indices, rows.indptr), shape=rows.shape)
-    expected = np.asarray(weighted.sum(axis=1)).reshape(rows.shape[1], num_actions)
+    shape = (rows.shape[1], num_actions)
     first = np.zeros(rows.shape[0])
     begin, counts = rows.indptr[:-1], np.diff(rows.indptr)
     first[counts > 0] = counted[begin[counts > 0]]
-    if (counted == np.repeat(first, counts)).all():  # depends on state and action alone
-        return first.reshape(expected.shape), None
-    return expected, counted
+    same = np.abs(counted - first[row]) <= 4 * np.finfo(np.float64).eps * np.abs(counted)
+    if same.all():  # depends on state and action alone, but for rounding
+        return np.where(missing, -np.inf, first).reshape(shape), None
+    weighted = sparse.csr_array((rows.data * counted, rows.indices, rows.indptr), shape=rows.shape)
+    expected = np.where(missing, -np.inf, np.asarray(weighted.sum(axis=1)).ravel())
+    return expected.reshape(shape), counted
 
 
 def _checked(reward: Floats) -> Floats:
@@ -111,10 +138,6 @@ def _checked(reward: Floats) -> Floats:
 
 def _beside(given: sparse.csr_array, rows: sparse.csr_array) -> Floats:
     """The entries of `given` at the places where `rows` has entries (0 where it has none)."""
-    if given.shape != rows.shape:
-        raise UserError(
-            f"reward: shape {given.shape}; expected that of the transitions {rows.shape}"
-        )
     given.sum_duplicates()
     keys = _row_of(given) * rows.shape[1] + given.indices
     wanted = _row_of(rows) * rows.shape[1] + rows.indices

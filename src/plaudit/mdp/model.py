@@ -86,7 +86,8 @@ class MDP:
     transition: [A, S, S] dense, a sequence of A sparse or dense [S, S], or one sparse or dense
     [S·A, S] in state-major order (row s·A + a).
     reward: [S], [S, A], or [A, S, S] for r(s, a, s'), or a sparse matrix shaped as the rows; a
-    reward of -inf says that the action does not exist in that state (its row is then ignored).
+    reward of -inf (in every next state) says that the action does not exist in that state; its row
+    is then ignored.
     gamma in [0, 1].
     initial [S]: where episodes begin; by default evenly in every state that is not terminal.
     reward_std [S, A]: standard deviation of normal noise that samples of the reward carry; it

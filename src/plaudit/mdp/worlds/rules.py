@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import sparse
 
-from plaudit.mdp.checks import frozen
+from plaudit.mdp.layout import paid_rows
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError
 
@@ -39,7 +39,7 @@ def tabulated(
     paid: list[float] = []
     column: list[int] = []
     indptr = [0]
-    expected = np.full((len(states), len(actions)), -np.inf)
+    missing = np.zeros(len(states) * len(actions), np.bool_)
     for s, state in enumerate(states):
         for a in range(len(actions)):
             merged = _merged(outcomes(state, a), number)
@@ -47,16 +47,15 @@ def tabulated(
                 p.append(probability)
                 paid.append(total / probability)
                 column.append(next_state)
-            if merged:
-                expected[s, a] = sum(total for _, total in merged.values())
+            missing[s * len(actions) + a] = not merged
             indptr.append(len(p))
-    rows = sparse.csr_array((p, column, indptr), shape=(expected.size, len(states)))
+    rows = sparse.csr_array((p, column, indptr), shape=(missing.size, len(states)))
     initial = np.zeros(len(states))
     for state, probability in start.items():
         initial[number[state]] = probability
-    world = MDP(
+    return MDP(
         rows,
-        expected,
+        paid_rows(rows, paid, missing),
         gamma,
         initial=initial,
         reward_std=reward_std,
@@ -64,7 +63,6 @@ def tabulated(
         actions=actions,
         grid=grid,
     )
-    return _paid_by_next(world, np.array(paid))
 
 
 def _merged(given: Outcomes[H], number: Mapping[H, int]) -> dict[int, tuple[float, float]]:
@@ -74,15 +72,6 @@ def _merged(given: Outcomes[H], number: Mapping[H, int]) -> dict[int, tuple[floa
             before, total = merged.get(number[next_state], (0.0, 0.0))
             merged[number[next_state]] = (before + probability, total + probability * reward)
     return merged
-
-
-def _paid_by_next(world: MDP, paid: np.ndarray[tuple[int], np.dtype[np.float64]]) -> MDP:
-    """The world with r(s, a, s') beside each transition, where that says more than r(s, a)."""
-    row = np.repeat(np.arange(world.reward.size), np.diff(world.transition.indptr))
-    if not np.allclose(paid, world.reward.ravel()[row], rtol=1e-14, atol=1e-14):
-        # The constructor takes r(s, a, s') only where every action exists; here some may not.
-        object.__setattr__(world, "reward_next", frozen(paid))
-    return world
 
 
 def check_probability(option: str, given: float) -> None:
