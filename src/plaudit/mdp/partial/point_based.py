@@ -26,6 +26,9 @@ from plaudit.mdp.partial.tables import Ints, Table, table_of
 from plaudit.mdp.partial.tree import ALPHAS, POINTS, Tree, empty_tree, grown, room_for
 from plaudit.records.errors import UserError
 
+ROOT = 0
+"""The node of the initial belief."""
+
 MAX_DEPTH = 1000
 """Steps of one trial at most; a deeper one would still be sound."""
 
@@ -127,9 +130,9 @@ class _Search:
         self.record()
 
     def record(self) -> None:
-        refresh_lower(self.tree, 0)
-        low = float(self.tree.lower[0]) - self.slack_low
-        high = float(self.tree.upper[0]) + self.slack_high
+        refresh_lower(self.tree, ROOT)
+        low = float(self.tree.lower[ROOT]) - self.slack_low
+        high = float(self.tree.upper[ROOT]) + self.slack_high
         if self.trace:
             low, high = max(low, self.trace[-1][1]), min(high, self.trace[-1][2])
         self.trace.append((time.perf_counter() - self.begun, low, high))
@@ -153,7 +156,7 @@ class _Search:
         least = LEAST * width * (1 - self.gamma)
         draws = self.rng.random(MAX_DEPTH) if deep else np.empty(0)
         before = self.tree.used.copy()
-        _, room = trial(self.tree, self.table, width, least, draws, self.path)
+        _, room = trial(self.tree, self.table, ROOT, width, least, draws, self.path)
         self.trials += 1
         if not room:
             self.tree = grown(self.tree, _tight(self.tree))
@@ -167,7 +170,7 @@ class _Search:
         """Drop α-vectors and points once there are many new ones; take over corner values."""
         tree = self.tree
         if tree.used[ALPHAS] > 1.3 * self.kept_alphas + 50:
-            drop_alphas(tree)
+            drop_alphas(tree, ROOT)
             self.kept_alphas = int(tree.used[ALPHAS])
         if (tree.corner_next < tree.corner).any():
             move_corners(tree)
@@ -176,7 +179,7 @@ class _Search:
             self.kept_points = int(tree.used[POINTS])
 
     def answer(self) -> PartialSolution:
-        drop_alphas(self.tree)
+        drop_alphas(self.tree, ROOT)
         num_alphas = int(self.tree.used[ALPHAS])
         return PartialSolution(
             alphas=frozen(self.tree.alphas[:num_alphas].copy()),

@@ -47,12 +47,12 @@ def drop_points(tree: Tree) -> None:
 
 
 @compiled
-def drop_alphas(tree: Tree) -> None:
+def drop_alphas(tree: Tree, root: int) -> None:
     """Keep the α-vectors that are best at the root or an expanded belief and below no other everywhere."""
     num = tree.used[ALPHAS]
     keep = np.zeros(num, np.bool_)
-    refresh_lower(tree, 0)
-    keep[tree.lower_alpha[0]] = True  # also where the root was never expanded
+    refresh_lower(tree, root)
+    keep[tree.lower_alpha[root]] = True  # also where the root was never expanded
     for slot in range(tree.used[SLOTS]):
         node = tree.slot_node[slot]
         refresh_lower(tree, node)
@@ -69,7 +69,8 @@ def drop_alphas(tree: Tree) -> None:
         if keep[v]:
             place[v] = kept
             if kept != v:
-                tree.alphas[kept] = tree.alphas[v]
+                for s in range(tree.alphas.shape[1]):
+                    tree.alphas[kept, s] = tree.alphas[v, s]
                 tree.action[kept] = tree.action[v]
             kept += 1
     before[num] = kept

@@ -355,9 +355,9 @@ def _add_alpha(tree: Tree, table: Table, node: int, a: int) -> None:
 
 @compiled
 def trial(
-    tree: Tree, table: Table, width: float, least: float, draws: Floats, path: Ints
+    tree: Tree, table: Table, root: int, width: float, least: float, draws: Floats, path: Ints
 ) -> tuple[int, bool]:
-    """Walk down from the root where the bounds are too far apart, and back up on the return.
+    """Walk down from `root` where the bounds are too far apart, and back up on the return.
 
     At depth d the walk goes on while upper - lower > width·γ^-d, by the action of the greatest
     upper bound and the observation that carries most of the excess, or, where there are `draws`
@@ -365,7 +365,8 @@ def trial(
     was room for all of it.
     Source: Smith & Simmons 2005, sections 2 and 3.
     """
-    node, depth, room = 0, 0, True
+    # a literal 0 for the node would have every kernel compiled twice
+    node, depth, room = root, 0, True
     allowed = width
     while depth < path.size:
         room = expand_all(tree, table, node)
