@@ -15,6 +15,7 @@ from plaudit.mdp.partial import (
     expanded_value,
     fast_informed_bound,
     finite_horizon_alphas,
+    plan_graph,
     policy_graph,
     qmdp_bound,
     simulate,
@@ -187,6 +188,27 @@ def test_tigers_controller_is_worth_its_vectors():
     assert len(controller.actions) == 5
     at_open = int(np.flatnonzero(controller.actions == 1)[0])
     assert (controller.successor[at_open] == controller.start).all()
+
+
+@given(st.integers(0, 100_000))
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
+def test_a_plan_is_worth_its_vector_in_every_state(seed):
+    transition, observation, reward, gamma, initial = random_partial(seed)
+    world = POMDP(transition, observation, reward, gamma, initial=initial)
+    found = solve_pomdp(world, tol=1e-4, num_trials=60)
+    plan = plan_graph(world, found)
+    vector = found.alphas[(found.alphas @ initial).argmax()]
+    assert plan.value(world)[plan.start] == pytest.approx(vector, abs=1e-9)
+
+
+def test_tags_plan_proves_its_lower_bound():
+    found = solve_pomdp(tag_avoid(), num_trials=12, seed=0)
+    plan = plan_graph(tag_avoid(), found)
+    value = plan.value(tag_avoid())[plan.start]
+    assert value == pytest.approx(
+        found.alphas[(found.alphas @ tag_avoid().initial).argmax()], abs=1e-6
+    )
+    assert value @ tag_avoid().initial == pytest.approx(found.lower, abs=1e-6)
 
 
 @given(st.integers(0, 100_000))

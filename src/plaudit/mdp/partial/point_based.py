@@ -23,7 +23,7 @@ from plaudit.mdp.partial.model import POMDP, Floats
 from plaudit.mdp.partial.pruning import drop_alphas, drop_points, move_corners
 from plaudit.mdp.partial.search import SAME, found_node, refresh_lower, trial
 from plaudit.mdp.partial.tables import Ints, Table, table_of
-from plaudit.mdp.partial.tree import ALPHAS, POINTS, Tree, empty_tree, grown, room_for
+from plaudit.mdp.partial.tree import ALPHAS, PLANS, POINTS, Tree, empty_tree, grown, room_for
 from plaudit.records.errors import UserError
 
 ROOT = 0
@@ -53,6 +53,8 @@ class PartialSolution:
     policy takes the action of the n that attains it. lower ≤ V*(initial) ≤ upper, rounding
     included. trace [trials + 1, 3]: seconds since the start, lower and upper after each trial.
     nodes: beliefs met. method: "point-based".
+    plans [N]: the plan of each α-vector; plan m does plan_actions [M] and, on observation o, goes
+    on as plan_successors [M, Ω] (see `plan_graph`).
     """
 
     alphas: Floats
@@ -63,6 +65,9 @@ class PartialSolution:
     trials: int
     nodes: int
     method: str
+    plans: Ints
+    plan_actions: Ints
+    plan_successors: Ints
 
     @property
     def gap(self) -> float:
@@ -180,7 +185,7 @@ class _Search:
 
     def answer(self) -> PartialSolution:
         drop_alphas(self.tree, ROOT)
-        num_alphas = int(self.tree.used[ALPHAS])
+        num_alphas, num_plans = (int(self.tree.used[kind]) for kind in (ALPHAS, PLANS))
         return PartialSolution(
             alphas=frozen(self.tree.alphas[:num_alphas].copy()),
             actions=frozen(self.tree.action[:num_alphas].copy()),
@@ -190,6 +195,9 @@ class _Search:
             trials=self.trials,
             nodes=int(self.tree.used[0]),
             method="point-based",
+            plans=frozen(self.tree.plan[:num_alphas].copy()),
+            plan_actions=frozen(self.tree.plan_action[:num_plans].copy()),
+            plan_successors=frozen(self.tree.plan_next[:num_plans].copy()),
         )
 
 

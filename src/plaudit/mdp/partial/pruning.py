@@ -72,6 +72,7 @@ def drop_alphas(tree: Tree, root: int) -> None:
                 for s in range(tree.alphas.shape[1]):
                     tree.alphas[kept, s] = tree.alphas[v, s]
                 tree.action[kept] = tree.action[v]
+                tree.plan[kept] = tree.plan[v]
             kept += 1
     before[num] = kept
     tree.used[ALPHAS] = kept

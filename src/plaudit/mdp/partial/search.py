@@ -12,7 +12,7 @@ import numpy as np
 from plaudit.mdp.compiled import compiled
 from plaudit.mdp.partial.model import Floats
 from plaudit.mdp.partial.tables import Ints, Table
-from plaudit.mdp.partial.tree import ALPHAS, EDGES, ENTRIES, NODES, POINTS, SLOTS, Tree
+from plaudit.mdp.partial.tree import ALPHAS, EDGES, ENTRIES, NODES, PLANS, POINTS, SLOTS, Tree
 
 SAME = 1e-13
 """Beliefs that differ by less in every entry are one node."""
@@ -318,7 +318,7 @@ def back_up_lower(tree: Tree, table: Table, node: int, least: float) -> bool:
             best, best_action = total, a
     if best_action < 0:
         return True
-    if tree.used[ALPHAS] >= tree.alphas.shape[0]:
+    if tree.used[ALPHAS] >= tree.alphas.shape[0] or tree.used[PLANS] >= tree.plan_action.size:
         return False
     _add_alpha(tree, table, node, best_action)
     refresh_lower(tree, node)
@@ -349,6 +349,12 @@ def _add_alpha(tree: Tree, table: Table, node: int, a: int) -> None:
             total += table.t_p[k] * tree.scratch[table.t_idx[k]]
         tree.alphas[v, s] = table.reward[s, a] + table.gamma * total
     tree.scratch[:] = 0.0
+    m = tree.used[PLANS]
+    for o in range(table.num_observations):
+        tree.plan_next[m, o] = tree.plan[tree.fills[o]]
+    tree.plan_action[m] = a
+    tree.used[PLANS] = m + 1
+    tree.plan[v] = m
     tree.action[v] = a
     tree.used[ALPHAS] = v + 1
 

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from plaudit.mdp.partial.model import Floats
 from plaudit.mdp.partial.tables import Ints
 
-NODES, ENTRIES, SLOTS, EDGES, ALPHAS, POINTS = range(6)
+NODES, ENTRIES, SLOTS, EDGES, ALPHAS, POINTS, PLANS = range(7)
 """Places of the counters in `used`."""
 
 
 class Tree(NamedTuple):
-    """Nodes n, belief entries k, slots i, edges e, α-vectors v, points p; `used` holds how many.
+    """Nodes n, belief entries k, slots i, edges e, α-vectors v, points p, plans m; `used` counts.
 
     begin [n + 1] into states, probability; slot [n], -1 while not expanded;
     lower [n] and the α that gives it (-1 unknown), how many α and points each node has looked at;
     q_upper [i, A]; first_edge, num_edges [i, A] (-1: not expanded) into seen, chance, child;
-    alphas [v, S] with action [v]; point_node, point_value, point_gap [p], the latest of a node in
+    alphas [v, S] with action [v] and plan [v]: plan m does plan_action [m] and, on observation o,
+    goes on as the earlier plan_next [m, o]; plans are kept when their vectors are dropped; point_node, point_value, point_gap [p], the latest of a node in
     point_of [n]; corner [S]: upper bounds where the state is known, corner_next those to come.
     """
 
@@ -54,6 +55,9 @@ class Tree(NamedTuple):
     child: Ints
     alphas: Floats
     action: Ints
+    plan: Ints
+    plan_action: Ints
+    plan_next: Ints
     point_node: Ints
     point_value: Floats
     point_gap: Floats
@@ -83,7 +87,8 @@ GROWING: dict[int, tuple[str, ...]] = {
     ENTRIES: ("states", "probability"),
     SLOTS: ("slot_node", "q_upper", "first_edge", "num_edges"),
     EDGES: ("seen", "chance", "child"),
-    ALPHAS: ("alphas", "action"),
+    ALPHAS: ("alphas", "action", "plan"),
+    PLANS: ("plan_action", "plan_next"),
     POINTS: ("point_node", "point_value", "point_gap"),
 }
 
@@ -91,15 +96,18 @@ GROWING: dict[int, tuple[str, ...]] = {
 def empty_tree(
     num_states: int, num_observations: int, alphas: Floats, action: Ints, informed: Floats
 ) -> Tree:
-    """No beliefs yet; `alphas` [N, S] are lower bounds, `informed` [A, S] upper ones."""
+    """No beliefs yet; `alphas` [N, S] hold for doing `action` [N] for ever, `informed` [A, S]
+    are upper bounds."""
     num_actions = informed.shape[0]
     nodes, slots = 1024, 256
     edges, entries = 2048, max(8 * num_states, 4096)
     room = max(2 * len(alphas), 32)
     vectors, taken = np.empty((room, num_states)), np.zeros(room, np.int64)
     vectors[: len(alphas)], taken[: len(alphas)] = alphas, action
-    used = np.zeros(6, np.int64)
-    used[ALPHAS] = len(alphas)
+    used = np.zeros(7, np.int64)
+    used[ALPHAS] = used[PLANS] = len(alphas)
+    following = np.zeros((room, num_observations), np.int64)
+    following[: len(alphas)] = np.arange(len(alphas))[:, None]  # the first plans never change
     corner = informed.max(axis=0)
     return Tree(
         used=used,
@@ -124,6 +132,9 @@ def empty_tree(
         child=np.empty(edges, np.int64),
         alphas=vectors,
         action=taken,
+        plan=np.arange(room),
+        plan_action=taken.copy(),
+        plan_next=following,
         point_node=np.empty(256, np.int64),
         point_value=np.empty(256),
         point_gap=np.empty(256),
