@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -195,6 +196,23 @@ def test_a_checkpoint_comes_back_bit_for_bit(run):
     assert run.saved_at() == ("ppo", 12)
     assert run.checkpoint_of("sft") is None
     assert run.checkpoint_of("ppo") is not None
+
+
+def test_numpy_arrays_come_back_bit_for_bit(run):
+    arrays = {
+        "a": np.array([[0.1, -np.inf], [np.nan, 5e-324]]),
+        "b": np.array([2**64 - 1], np.uint64),
+        "c": np.zeros((0, 3), np.int64),
+        "d": np.array([True, False]),
+        "e": np.arange(6.0).reshape(2, 3).T,
+    }
+    run.save_checkpoint("last", "learn", 3, arrays, {})
+    found = run.checkpoint_of("learn")[1]
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert isinstance(found[name], np.ndarray)
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert found[name].tobytes() == array.tobytes()
 
 
 def test_saving_again_replaces_and_best_is_kept_apart(run):

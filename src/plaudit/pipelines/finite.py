@@ -19,7 +19,6 @@ from plaudit.mdp.planning import Solution, evaluate, solve
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.finite_learner import Learner, learner_of
 from plaudit.pipelines.finite_report import learning_report, planning_report
-from plaudit.pipelines.finite_state import saved_facts
 from plaudit.pipelines.finite_world import find_mdp, keep_arrays, keep_world
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
@@ -151,9 +150,9 @@ def run_learn(
         seed=config.seed,
     )
     progress.note(f"World: {config.world}, {_size(mdp)}")
-    saved = saved_facts(run, "learn")
+    saved = run.checkpoint_of("learn")
     drive(
-        _learn(learner, config.num_steps, None if saved is None else saved[1]),
+        _learn(learner, config.num_steps, None if saved is None else saved[1:]),
         run,
         "learn",
         progress=progress,
@@ -180,10 +179,12 @@ def run_learn(
     return results
 
 
-def _learn(learner: Learner, num_steps: int, saved: dict[str, Any] | None) -> Iterator[Event]:
+def _learn(
+    learner: Learner, num_steps: int, saved: tuple[dict[str, Any], dict[str, Any]] | None
+) -> Iterator[Event]:
     """Chunks from the beginning or from what was saved; the learner holds the result."""
     if saved is not None:
-        learner.restore(saved)
+        learner.restore(*saved)
     yield Step(learner.num_steps, num_steps, {})
     chunk = min(max(num_steps // NUM_CHUNKS, LEAST_CHUNK), MOST_CHUNK)
     save_every = SAVE_EVERY * chunk
@@ -194,7 +195,7 @@ def _learn(learner: Learner, num_steps: int, saved: dict[str, Any] | None) -> It
         step = learner.num_steps
         yield Step(step, num_steps, metrics)
         due = step % save_every == 0 or step == num_steps
-        yield Checkpoint(step, lambda: ({}, learner.facts()), due=due)
+        yield Checkpoint(step, learner.state, due=due)
     yield Done(num_steps)
 
 

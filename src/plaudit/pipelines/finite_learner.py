@@ -13,7 +13,6 @@ import numpy as np
 from plaudit.mdp.learning import ALGORITHMS, Learned, Schedule, by_visits
 from plaudit.mdp.learning.result import Walk, learned
 from plaudit.mdp.model import MDP
-from plaudit.pipelines.finite_state import packed, unpacked
 from plaudit.records.errors import UserError, nearest
 
 SHARED = ("mdp", "num_steps", "alpha", "epsilon", "seed", "max_episode_steps", "start")
@@ -67,23 +66,20 @@ class Learner:
         self.held = replace(after, episode_return=np.empty(0), episode_length=none)
         return metrics
 
-    def facts(self) -> dict[str, Any]:
-        """All that `restore` needs, JSON-able."""
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(arrays, facts): all that `restore` needs."""
         held = self.result
-        memory = {str(i): array for i, array in enumerate(held.memory)}
-        return {
-            "walk": packed(held.walk._asdict()),
-            "memory": packed(memory),
-            "num_episodes": self.num_episodes,
-        }
+        arrays = {f"walk/{name}": array for name, array in held.walk._asdict().items()}
+        arrays |= {f"memory/{i}": array for i, array in enumerate(held.memory)}
+        return arrays, {"num_episodes": self.num_episodes}
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Stands where the facts were taken."""
+    def restore(self, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Stands where the state was taken."""
         fresh = self.first_step()
-        arrays = list(unpacked(facts["memory"]).values())
+        kept = [arrays[f"memory/{i}"] for i in range(len(fresh.memory))]
         kind: Any = type(fresh.memory)
-        memory = kind(*arrays) if hasattr(fresh.memory, "_fields") else tuple(arrays)
-        walk = Walk(**unpacked(facts["walk"]))
+        memory = kind(*kept) if hasattr(fresh.memory, "_fields") else tuple(kept)
+        walk = Walk(**{name: arrays[f"walk/{name}"] for name in Walk._fields})
         none = np.empty(0, np.int64)
         self.held = learned(fresh.method, walk, memory, np.empty(0), none)
         self.num_episodes = facts["num_episodes"]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.files import (
@@ -26,18 +28,21 @@ from plaudit.records.files import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from plaudit.records.arrays import Array
 
 ARRAYS, FACTS, SUMS = "arrays.safetensors", "facts.json", "checksums.json"
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a checkpoint holds: where the loop stood, tensors by name, and JSON-able facts."""
+    """What a checkpoint holds: where the loop stood, arrays by name, and JSON-able facts.
+
+    The arrays are all tensors or all NumPy's, and come back as what they were.
+    """
 
     stage: str
     step: int
-    arrays: dict[str, Tensor]
+    arrays: dict[str, Array]
     facts: dict[str, Any]
 
 
@@ -75,10 +80,19 @@ def load_state(link: Path) -> SavedState | None:
     for name in (ARRAYS, FACTS):
         if _checksum(folder / name) != sums.get(name):
             raise UserError(f"the checkpoint {folder} is damaged: {name} is not what was saved")
+    facts = read_json(folder / FACTS)
+    arrays = _read_arrays(folder / ARRAYS, facts.get("library", "torch"))
+    return SavedState(facts["stage"], facts["step"], arrays, facts["facts"])
+
+
+def _read_arrays(path: Path, library: str) -> dict[str, Array]:
+    if library == "numpy":  # jobs without tensors do not load torch
+        from safetensors.numpy import load_file as load_numpy
+
+        return dict(load_numpy(path))
     from safetensors.torch import load_file
 
-    facts = read_json(folder / FACTS)
-    return SavedState(facts["stage"], facts["step"], load_file(folder / ARRAYS), facts["facts"])
+    return dict(load_file(path))
 
 
 def saved_at(link: Path) -> tuple[str, int] | None:
@@ -90,7 +104,10 @@ def saved_at(link: Path) -> tuple[str, int] | None:
 
 
 def _fill(folder: Path, state: SavedState) -> None:
-    facts = {"stage": state.stage, "step": state.step, "facts": state.facts}
+    kinds = {isinstance(array, np.ndarray) for array in state.arrays.values()}
+    assert len(kinds) <= 1, "a checkpoint's arrays are all tensors or all NumPy's"
+    library = "torch" if False in kinds else "numpy"
+    facts = {"stage": state.stage, "step": state.step, "library": library, "facts": state.facts}
     write_text(folder / FACTS, exact_json(facts) + "\n")
     write_arrays(folder / ARRAYS, state.arrays)
     write_json(folder / SUMS, {name: _checksum(folder / name) for name in (ARRAYS, FACTS)})

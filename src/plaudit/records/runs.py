@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plaudit.records.checkpoints import SavedState, load_state, save_state, saved_at
 from plaudit.records.config import Config, dump_yaml
@@ -38,9 +38,6 @@ from plaudit.records.files import (
     write_text,
 )
 from plaudit.records.system import now, system_facts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 RUNS = Path("runs")
 """Where runs are kept, below the folder the command is given in."""
@@ -196,7 +193,7 @@ class RunFolder:
     # --- checkpoints
 
     def save_checkpoint(
-        self, kind: str, stage: str, step: int, arrays: dict[str, Tensor], facts: dict[str, Any]
+        self, kind: str, stage: str, step: int, arrays: dict[str, Any], facts: dict[str, Any]
     ) -> None:
         """Replaces checkpoints/`kind` ("last" or "best"); a kill leaves the old or the new one."""
         self._require_lock()
@@ -204,12 +201,12 @@ class RunFolder:
 
     def load_checkpoint(
         self, kind: str = "last"
-    ) -> tuple[str, int, dict[str, Tensor], dict[str, Any]] | None:
+    ) -> tuple[str, int, dict[str, Any], dict[str, Any]] | None:
         """(stage, step, arrays, facts) of a checkpoint, its checksums verified; None without one."""
         state = load_state(self.path / "checkpoints" / kind)
         return None if state is None else (state.stage, state.step, state.arrays, state.facts)
 
-    def checkpoint_of(self, stage: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    def checkpoint_of(self, stage: str) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
         """(step, arrays, facts) where checkpoints/last belongs to `stage`: where to go on from."""
         if saved_at(self.path / "checkpoints" / "last") is None:
             return None

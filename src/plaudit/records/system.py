@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -23,6 +24,10 @@ PACKAGES = (
     "tyro",
     "rich",
 )
+
+
+DEVICE_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""One of these is there where torch could use a GPU: NVIDIA's, that of WSL, AMD's."""
 
 
 def system_facts() -> dict[str, Any]:
@@ -58,7 +63,13 @@ def memory_gib() -> float:
 
 
 def devices() -> list[str]:
-    """Names of the accelerators that torch can use; [] on a machine with none."""
+    """Names of the accelerators that torch can use; [] on a machine with none.
+
+    On Linux a machine without an accelerator's device file has none: torch need not be loaded, and
+    jobs that do not use it begin without its second of loading.
+    """
+    if sys.platform == "linux" and not any(Path(file).exists() for file in DEVICE_FILES):
+        return []
     import torch
 
     found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
