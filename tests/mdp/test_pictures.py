@@ -319,3 +319,9 @@ def no_grid():
 def test_what_is_said_of_pictures_that_cannot_be_drawn(draw, said):
     with pytest.raises(UserError, match=said):
         draw()
+
+
+def test_actions_without_names_are_numbered():
+    mdp = MDP(np.full((2, 4, 4), 0.25), np.zeros((4, 2)) + 1, 0.9, grid=[[0, 1], [2, 3]])
+    figure = policy_on_grid(mdp, [0, 1, 0, 1])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "1", "0", "1"]

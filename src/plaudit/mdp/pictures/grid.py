@@ -95,7 +95,7 @@ def policy_on_grid(
         return figure
     given = np.zeros(mdp.num_states) if value is None else _of_states(mdp, value)
     _paint(axes, mdp, given, pale_colours())
-    if all(name in DIRECTIONS for name in mdp.actions or ()):
+    if mdp.actions is not None and all(name in DIRECTIONS for name in mdp.actions):
         _draw_arrows(axes, mdp, rows)
     else:
         _write_actions(axes, mdp, rows)
