@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
-from numba import njit
+from numba import get_num_threads, njit, set_num_threads
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -43,6 +43,27 @@ def inlined(function: F) -> F:
     """
     options = {"forceinline": True, "_nrt": False}
     return cast(F, njit(cache=True, nogil=True, error_model="numpy", **options)(function))
+
+
+WORTH_SHARING = 50_000
+"""Transitions below which one core is done before a second has begun."""
+
+
+def shared(kernel: Callable[..., object], size: int, *arguments: object) -> None:
+    """Calls a `compiled_parallel` kernel; on one thread if its `size` transitions are few.
+
+    Waiting for a second thread costs some microseconds on an idle machine and milliseconds on a busy
+    one, which a small world's thousands of sweeps would all pay.
+    """
+    if size >= WORTH_SHARING:
+        kernel(*arguments)
+        return
+    before = get_num_threads()
+    set_num_threads(1)
+    try:
+        kernel(*arguments)
+    finally:
+        set_num_threads(before)
 
 
 @compiled

@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from plaudit.mdp.compiled import compiled, compiled_parallel, unsigned
+from plaudit.mdp.compiled import compiled, compiled_parallel, shared, unsigned
 from plaudit.mdp.model import MDP
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -80,7 +80,7 @@ def optimal_backup(rows: Rows, value: Floats, out: Floats, action: Ints) -> tupl
     (T V)(s) = max_a [R(s, a) + γ Σ_s' p(s'|s, a) V(s')]; the first of equal actions is taken.
     """
     low, high = np.empty(BLOCKS), np.empty(BLOCKS)
-    _optimal(*rows.parts, value, out, action, low, high)
+    shared(_optimal, rows.data.size, *rows.parts, value, out, action, low, high)
     return float(low.min()), float(high.max())
 
 
@@ -88,7 +88,7 @@ def optimal_backup_with_q(
     rows: Rows, value: Floats, out: Floats, action: Ints, q: Floats
 ) -> tuple[float, float]:
     """As `optimal_backup`, and q [S, A] of `value` besides."""
-    _q(*rows.parts, value, q)
+    shared(_q, rows.data.size, *rows.parts, value, q)
     return _best_of_q(q, value, out, action)
 
 
@@ -110,7 +110,7 @@ def _best_of_q(q: Floats, value: Floats, out: Floats, action: Ints) -> tuple[flo
 def policy_backup(rows: Rows, action: Ints, value: Floats, out: Floats) -> tuple[float, float]:
     """out = T_π value for a policy of one action a state; returns min and max of the change."""
     low, high = np.empty(BLOCKS), np.empty(BLOCKS)
-    _under_policy(*rows.parts, action, value, out, low, high)
+    shared(_under_policy, rows.data.size, *rows.parts, action, value, out, low, high)
     return float(low.min()), float(high.max())
 
 
@@ -180,7 +180,7 @@ def _under_policy(
 def q_values(rows: Rows, value: Floats) -> Floats:
     """Q(s, a) = R(s, a) + γ Σ_s' p(s'|s, a) V(s') as [S, A]; -inf where there is no action."""
     q = np.empty_like(rows.reward)
-    _q(*rows.parts, value, q)
+    shared(_q, rows.data.size, *rows.parts, value, q)
     return q
 
 

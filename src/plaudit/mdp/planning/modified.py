@@ -14,12 +14,12 @@ Source: Puterman & Shin 1978; Puterman 1994, sections 6.5 and 6.6.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
-from plaudit.mdp.compiled import compiled, compiled_parallel, unsigned
+from plaudit.mdp.compiled import compiled, compiled_parallel, shared, unsigned
 from plaudit.mdp.planning.backups import (
     BLOCKS,
     Floats,
@@ -137,14 +137,16 @@ def _improve(
     rows: Rows, policy: _Policy, moved: float, value: Floats, out: Floats
 ) -> tuple[float, float]:
     low, high = np.empty(BLOCKS), np.empty(BLOCKS)
-    given: tuple[Any, ...] = (*rows.parts, *policy, moved, value, out, low, high)
-    _improve_blocks(*given)
+    given = (*rows.parts, *policy, moved, value, out, low, high)
+    shared(_improve_blocks, rows.data.size, *given)
     return float(low.min()), float(high.max())
 
 
 def _policy_sweep(rows: Rows, policy: _Policy, value: Floats, out: Floats) -> tuple[float, float]:
     low, high = np.empty(BLOCKS), np.empty(BLOCKS)
-    _sweep_blocks(
+    shared(
+        _sweep_blocks,
+        policy.data.size,
         policy.begin,
         policy.indices,
         policy.data,
