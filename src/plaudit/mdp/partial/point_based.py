@@ -105,7 +105,8 @@ def solve_pomdp(
     V*(b) = max_a [Σ_s b(s) R(s, a) + γ Σ_o P(o|b, a) V*(b_ao)], for γ < 1.
     Ends when upper - lower ≤ tol, after `seconds` (looked at between trials) or `num_trials`; where
     none of these comes, when floats can do no better. `seed` draws the observations that deep
-    trials follow. Every belief met is kept: about one GiB for a minute on large worlds. Errors: γ = 1, a tolerance or limit that is not positive.
+    trials follow. Every belief met is kept: about one GiB for a minute on large worlds.
+    Errors: γ = 1, a tolerance or limit that is not positive.
     Source: Smith & Simmons 2005; Kurniawati, Hsu & Lee 2008.
     Check: Tiger from the even belief has V* = 19.371368375.
     """
