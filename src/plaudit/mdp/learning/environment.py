@@ -22,7 +22,7 @@ from plaudit.records.errors import UserError, nearest
 if TYPE_CHECKING:
     import gymnasium
 
-INSTALL = 'pip install "gymnasium[toy-text]>=1.0,<2"'
+INSTALL = 'pip install "gymnasium>=1.0,<2"'
 
 
 def learn_in(

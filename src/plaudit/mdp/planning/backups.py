@@ -53,20 +53,27 @@ def rows_of(mdp: MDP) -> Rows:
     """The arrays of a world; the transitions are shared, not copied."""
     p = mdp.transition
     indices = p.indices.view(np.uint32 if p.indices.dtype == np.int32 else np.uint64)
-    longest, greatest = _extent(p.indptr, mdp.reward)
-    return Rows(p.indptr, indices, p.data, mdp.reward, mdp.gamma, longest, greatest, mdp.row_error)
+    longest, greatest = np.zeros(BLOCKS, np.int64), np.zeros(BLOCKS)
+    shared(_extent, p.nnz, p.indptr, mdp.reward, longest, greatest)
+    extent = (int(longest.max()), float(greatest.max()))
+    return Rows(p.indptr, indices, p.data, mdp.reward, mdp.gamma, *extent, mdp.row_error)
 
 
-@compiled
-def _extent(indptr: Ints, reward: Floats) -> tuple[int, float]:
-    longest, greatest = 0, 0.0
-    for row in range(indptr.size - 1):
-        longest = max(longest, indptr[row + 1] - indptr[row])
-    for s in range(reward.shape[0]):
-        for a in range(reward.shape[1]):
-            if reward[s, a] != -np.inf:
-                greatest = max(greatest, abs(reward[s, a]))
-    return longest, greatest
+@compiled_parallel
+def _extent(indptr: Ints, reward: Floats, longest: Ints, greatest: Floats) -> None:
+    num_states, num_actions = reward.shape
+    for block in prange(longest.size):
+        most, size = 0, 0.0
+        for s in range(
+            block * num_states // longest.size, (block + 1) * num_states // longest.size
+        ):
+            for a in range(num_actions):
+                row = s * num_actions + a
+                most = max(most, indptr[row + 1] - indptr[row])
+                if reward[s, a] != -np.inf:
+                    size = max(size, abs(reward[s, a]))
+        longest[block] = most
+        greatest[block] = size
 
 
 def size_of(value: Floats) -> float:
@@ -88,23 +95,43 @@ def optimal_backup_with_q(
     rows: Rows, value: Floats, out: Floats, action: Ints, q: Floats
 ) -> tuple[float, float]:
     """As `optimal_backup`, and q [S, A] of `value` besides."""
-    shared(_q, rows.data.size, *rows.parts, value, q)
-    return _best_of_q(q, value, out, action)
+    low, high = np.empty(BLOCKS), np.empty(BLOCKS)
+    shared(_optimal_with_q, rows.data.size, *rows.parts, value, out, action, q, low, high)
+    return float(low.min()), float(high.max())
 
 
-@compiled
-def _best_of_q(q: Floats, value: Floats, out: Floats, action: Ints) -> tuple[float, float]:
-    low, high = np.inf, -np.inf
-    for s in range(q.shape[0]):
-        choice = 0
-        for a in range(1, q.shape[1]):
-            if q[s, a] > q[s, choice]:
-                choice = a
-        action[s] = choice
-        out[s] = q[s, choice]
-        low = min(low, out[s] - value[s])
-        high = max(high, out[s] - value[s])
-    return low, high
+@compiled_parallel
+def _optimal_with_q(
+    indptr: Ints,
+    indices: Index,
+    data: Floats,
+    reward: Floats,
+    gamma: float,
+    value: Floats,
+    out: Floats,
+    action: Ints,
+    q: Floats,
+    low: Floats,
+    high: Floats,
+) -> None:
+    num_states, num_actions = reward.shape
+    for block in prange(low.size):
+        least, most = np.inf, -np.inf
+        for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
+            choice = 0
+            for a in range(num_actions):
+                row = s * num_actions + a
+                total = 0.0
+                for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
+                    total += data[k] * value[indices[k]]
+                q[s, a] = reward[s, a] + gamma * total
+                choice = a if q[s, a] > q[s, choice] else choice
+            out[s] = q[s, choice]
+            action[s] = choice
+            least = min(least, out[s] - value[s])
+            most = max(most, out[s] - value[s])
+        low[block] = least
+        high[block] = most
 
 
 def policy_backup(rows: Rows, action: Ints, value: Floats, out: Floats) -> tuple[float, float]:

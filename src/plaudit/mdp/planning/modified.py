@@ -30,12 +30,12 @@ from plaudit.mdp.planning.backups import (
     size_of,
 )
 from plaudit.mdp.planning.iteration import MAX_SWEEPS, Floor, Swept
-from plaudit.mdp.planning.solution import rounding_of, span_bound, span_shift
+from plaudit.mdp.planning.solution import rounding_of, span_bound
 
 AIM = 0.05
 """How far a policy's own sweeps shrink the span before the policy is improved again."""
 
-UNSETTLED = 0.1
+UNSETTLED = 0.15
 """While more states than this share change their action, evaluating the policy is not worth it."""
 
 MOST_SWEEPS = 100
@@ -82,7 +82,11 @@ def _until_settled(rows: Rows, value: Floats) -> tuple[Floats, list[float]]:
     action, before = np.empty(value.size, np.int64), np.full(value.size, -1)
     trace: list[float] = []
     while len(trace) < PATIENCE:
-        low, high = optimal_backup(rows, value, out, action)
+        if trace or value.any():
+            low, high = optimal_backup(rows, value, out, action)
+        else:  # T 0 = max_a R(s, a): no transition need be read
+            rows.reward.max(axis=1, out=out)
+            low, high = float(out.min()), float(out.max())
         trace.append(span_bound(rows, low, high, size_of(value)))
         value, out = out, value
         if np.count_nonzero(action != before) <= UNSETTLED * action.size:
@@ -104,7 +108,6 @@ def _evaluate(
         before = high - low
         if before <= enough or (sweep >= PATIENCE and rate > 0.9):
             break
-    value += span_shift(rows, low, high)  # the middle of what remains; the span does not feel it
     return value, spare, rate
 
 
@@ -123,10 +126,12 @@ class _Policy(NamedTuple):
 def _policy_of(rows: Rows) -> _Policy:
     num_states = rows.reward.shape[0]
     begin = _slots(rows.indptr, rows.reward.shape[1], num_states)
+    if begin[-1] < 2**31:  # half the bytes to read in every sweep
+        begin = begin.astype(np.int32)
     return _Policy(
         begin,
-        np.zeros(begin[-1], rows.indices.dtype),
-        np.zeros(begin[-1]),
+        np.empty(begin[-1], rows.indices.dtype),
+        np.empty(begin[-1]),
         np.empty(num_states),
         np.full(num_states, -1, np.int64),
         np.full(num_states, -np.inf),

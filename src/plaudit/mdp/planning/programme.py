@@ -50,5 +50,5 @@ def linear_programme(mdp: MDP) -> Programme:
     occupancy = np.zeros(exists.size)
     occupancy[exists] = -found.ineqlin.marginals
     value = np.asarray(found.x, dtype=np.float64)
-    solution = discounted_solution(rows, value, "linear_programme", int(found.nit), [])
+    solution = discounted_solution(mdp, rows, value, "linear_programme", int(found.nit), [])
     return Programme(solution, occupancy.reshape(mdp.reward.shape))

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.mdp.checks import terminal_states
+from plaudit.mdp.model import MDP
 from plaudit.mdp.planning.backups import (
     Floats,
     Ints,
@@ -79,7 +79,7 @@ def greedy(rows: Rows, value: Floats) -> tuple[Floats, Ints]:
 
 
 def discounted_solution(
-    rows: Rows, value: Floats, method: str, iterations: int, trace: list[float]
+    mdp: MDP, rows: Rows, value: Floats, method: str, iterations: int, trace: list[float]
 ) -> Solution:
     """The answer that one more backup of `value` proves (γ < 1)."""
     out, action = np.empty_like(value), np.empty(value.size, np.int64)
@@ -89,7 +89,7 @@ def discounted_solution(
     shift = span_shift(rows, low, high)
     q += shift
     out += shift
-    terminal = terminal_states(rows.indptr, rows.indices, rows.data, rows.reward)
-    out[terminal] = 0.0  # what is known exactly need not be in the middle of an interval
-    q[terminal] = np.where(np.isneginf(q[terminal]), -np.inf, 0.0)
+    if mdp.terminal.any():  # what is known exactly need not be in the middle of an interval
+        out[mdp.terminal] = 0.0
+        q[mdp.terminal] = np.where(mdp.available[mdp.terminal], 0.0, -np.inf)
     return Solution(out, q, action, iterations, bound, method, np.array(trace))

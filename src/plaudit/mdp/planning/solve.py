@@ -59,12 +59,14 @@ def solve(mdp: MDP, method: str = "auto", tol: float = 1e-8) -> Solution:
     elif method == "policy_iteration" or (method == "auto" and mdp.num_states <= SMALL):
         swept = policy_iteration(mdp)
         solution = discounted_solution(
-            rows_of(mdp), swept.value, method, swept.iterations, swept.trace
+            mdp, rows_of(mdp), swept.value, method, swept.iterations, swept.trace
         )
     else:
         rows = rows_of(mdp)
         swept = METHODS[method](rows, tol, np.zeros(mdp.num_states))
-        solution = discounted_solution(rows, swept.value, method, swept.iterations, swept.trace)
+        solution = discounted_solution(
+            mdp, rows, swept.value, method, swept.iterations, swept.trace
+        )
     if solution.bound > tol:
         warnings.warn(
             f"solve: the bound is {solution.bound:.3g}, above tol = {tol:.3g}: rounding, or the limit "
