@@ -233,7 +233,6 @@ def check_ends(table: Table, rows: Floats, max_steps: int | None) -> None:
 
 def run_of(
     acting: Acting,
-    *,
     num_episodes: int,
     seed: int,
     start_value: ArrayLike | None,

@@ -9,6 +9,7 @@ An episode that `max_steps` cuts bootstraps from the state in which it was cut.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -67,16 +68,8 @@ def td_lambda_accumulating(
     Source: Sutton 1988; Sutton & Barto 2018, section 12.2.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
-    size, lam = check_step_size(alpha), check_fraction(lam, "lam")
-    run = run_of(
-        acting,
-        num_episodes=num_episodes,
-        seed=seed,
-        start_value=start_value,
-        start=start,
-        trace_every=trace_every,
-    )
-    return predicted(run, _accumulating(acting, lam, size, run), start)
+    run = run_of(acting, num_episodes, seed, start_value, start, trace_every)
+    return _learned(_accumulating, acting, lam, alpha, run, start)
 
 
 def td_lambda_replacing(
@@ -98,16 +91,8 @@ def td_lambda_replacing(
     Source: Singh & Sutton 1996; Sutton & Barto 2018, section 12.5.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
-    size, lam = check_step_size(alpha), check_fraction(lam, "lam")
-    run = run_of(
-        acting,
-        num_episodes=num_episodes,
-        seed=seed,
-        start_value=start_value,
-        start=start,
-        trace_every=trace_every,
-    )
-    return predicted(run, _replacing(acting, lam, size, run), start)
+    run = run_of(acting, num_episodes, seed, start_value, start, trace_every)
+    return _learned(_replacing, acting, lam, alpha, run, start)
 
 
 def true_online_td_lambda(
@@ -132,16 +117,8 @@ def true_online_td_lambda(
     Source: van Seijen et al. 2016; Sutton & Barto 2018, section 12.5.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
-    size, lam = check_step_size(alpha), check_fraction(lam, "lam")
-    run = run_of(
-        acting,
-        num_episodes=num_episodes,
-        seed=seed,
-        start_value=start_value,
-        start=start,
-        trace_every=trace_every,
-    )
-    return predicted(run, _dutch(acting, lam, size, run), start)
+    run = run_of(acting, num_episodes, seed, start_value, start, trace_every)
+    return _learned(_dutch, acting, lam, alpha, run, start)
 
 
 def offline_lambda_return(
@@ -165,16 +142,21 @@ def offline_lambda_return(
     Source: Sutton & Barto 2018, equations 12.2 to 12.4.
     """
     acting = acting_in(mdp, policy, max_steps=max_steps)
+    run = run_of(acting, num_episodes, seed, start_value, start, trace_every)
+    return _learned(_offline, acting, lam, alpha, run, start)
+
+
+def _learned(
+    kernel: Callable[[Acting, float, float, Run], int],
+    acting: Acting,
+    lam: float,
+    alpha: float,
+    run: Run,
+    start: Predicted | None,
+) -> Predicted:
+    """The run of one of the kernels below, its lam and alpha checked."""
     size, lam = check_step_size(alpha), check_fraction(lam, "lam")
-    run = run_of(
-        acting,
-        num_episodes=num_episodes,
-        seed=seed,
-        start_value=start_value,
-        start=start,
-        trace_every=trace_every,
-    )
-    return predicted(run, _offline(acting, lam, size, run), start)
+    return predicted(run, kernel(acting, lam, size, run), start)
 
 
 @compiled

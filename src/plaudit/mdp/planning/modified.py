@@ -85,6 +85,7 @@ def _until_settled(rows: Rows, value: Floats) -> tuple[Floats, list[float]]:
         if trace or value.any():
             low, high = optimal_backup(rows, value, out, action)
         else:  # T 0 = max_a R(s, a): no transition need be read
+            rows.reward.argmax(axis=1, out=action)
             rows.reward.max(axis=1, out=out)
             low, high = float(out.min()), float(out.max())
         trace.append(span_bound(rows, low, high, size_of(value)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from plaudit.mdp.model import MDP
-from plaudit.mdp.planning.backups import rows_of, size_of
+from plaudit.mdp.planning.backups import q_values, rows_of, size_of
 from plaudit.mdp.planning.evaluation import greedy_action, solve_linear
 from plaudit.mdp.planning.iteration import Swept
-from plaudit.mdp.planning.solution import greedy
 
 MAX_IMPROVEMENTS = 10_000
 
@@ -25,7 +24,7 @@ def policy_iteration(mdp: MDP, max_improvements: int = MAX_IMPROVEMENTS) -> Swep
     for improvement in range(max_improvements):
         chain = mdp.under(action)
         value = solve_linear(chain.transition, chain.reward, mdp.gamma)
-        q, _ = greedy(rows, value)
+        q = q_values(rows, value)
         better = greedy_action(q, action)
         gain = float((q.max(axis=1) - value).max(initial=0.0))
         trace.append(max(0.0, gain) / (1 - mdp.gamma))

@@ -14,7 +14,6 @@ from plaudit.mdp.planning.backups import (
     Ints,
     Rows,
     optimal_backup_with_q,
-    q_values,
     size_of,
 )
 
@@ -70,12 +69,6 @@ def rounding_of(rows: Rows, size: float) -> float:
     """
     unit = (rows.longest + 2) * EPS + rows.row_error
     return unit * (rows.greatest_reward + rows.gamma * size)
-
-
-def greedy(rows: Rows, value: Floats) -> tuple[Floats, Ints]:
-    """q [S, A] of a value, and its first greatest action."""
-    q = q_values(rows, value)
-    return q, q.argmax(axis=1)
 
 
 def discounted_solution(

@@ -29,7 +29,7 @@ from plaudit.mdp.planning.components import (
     refuse_unbounded,
     surely_ending,
 )
-from plaudit.mdp.planning.iteration import Swept
+from plaudit.mdp.planning.iteration import MAX_SWEEPS, Swept
 from plaudit.mdp.planning.ordered import gauss_seidel, ordered_policy_iteration
 from plaudit.mdp.planning.solution import Solution, rounding_of
 
@@ -151,7 +151,7 @@ def sweep_jacobi(rows: Rows, tol: float, value: Floats, action: Ints) -> Swept:
     """Value iteration by its change."""
     out, choice = np.empty_like(value), np.empty(value.size, np.int64)
     value, trace = value.copy(), []
-    for sweep in range(10_000_000):
+    for sweep in range(MAX_SWEEPS):
         low, high = optimal_backup(rows, value, out, choice)
         value, out = out, value
         trace.append(max(-low, high))
