@@ -1,0 +1,83 @@
+"""What every vector of worlds offers to a loop, however its copies are stepped.
+
+A vector step is one `Transition`: where each action led (`next_obs`, the last observation of its
+episode included) is kept apart from what to act on next (`obs`, the first of a new episode after a
+boundary). `terminated` and `truncated` are never merged. A row off the `mask` is no transition: in
+Gymnasium's next-step autoreset the step after an episode's end only resets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plaudit.records.spaces import ActionSpec, ObsSpec
+
+Array = NDArray[Any]
+Saved = tuple[dict[str, Array], dict[str, Any]]
+"""Arrays by name and JSON-able facts: what is saved of anything that can go on later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """An episode that ended: in which copy, its undiscounted unscaled return, and its length."""
+
+    env: int
+    ret: float
+    length: int
+
+
+@dataclass(slots=True)
+class Transition:
+    """One step of B worlds. The arrays belong to the receiver: they are not written to again."""
+
+    obs: Array
+    """[B, ...] what to act on next; after a boundary the first observation of the next episode."""
+    next_obs: Array
+    """[B, ...] where the action led; equal to `obs` except after a boundary."""
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    """[B] the episode has no future."""
+    truncated: NDArray[np.bool_]
+    """[B] the episode was cut off; where `terminated` holds too, there is no future."""
+    mask: NDArray[np.bool_]
+    """[B] false where the row is no transition."""
+    episodes: list[Episode] = field(default_factory=list)
+
+    @property
+    def boundary(self) -> NDArray[np.bool_]:
+        """[B] credit stops here: terminated or truncated."""
+        return self.terminated | self.truncated
+
+
+class Worlds(Protocol):
+    """B copies of one world, stepped together."""
+
+    num_envs: int
+    obs_spec: ObsSpec
+    action_spec: ActionSpec
+    gives_state: bool
+    """True where `restore` continues bit for bit; else episodes under way begin anew."""
+
+    def reset(self) -> Array:
+        """Begins an episode in every copy; observations [B, ...]."""
+        ...
+
+    def step(self, actions: Array) -> Transition:
+        """Acts in every copy: [B] int64, [B, k] int64 or [B, d] float32 (within the bounds)."""
+        ...
+
+    def state(self) -> Saved:
+        """Enough to go on exactly from here."""
+        ...
+
+    def restore(self, saved: Saved) -> Array:
+        """Goes on from there; the observations [B, ...] to act on."""
+        ...
+
+    def close(self) -> None:
+        """Ends the copies."""
+        ...
