@@ -1,0 +1,82 @@
+"""The loop of every algorithm that learns from a replay: act, store, and update now and then.
+
+It holds none of the mathematics: an algorithm's file gives `explore` (what to do) and `learn` (one
+gradient step on a batch that it draws itself), and hands over to `act_and_learn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plaudit.control.loop import Keeper, Loop, Watch, part_of
+from plaudit.envs.replay import Replay
+from plaudit.envs.worlds import Saved, Worlds
+from plaudit.records.events import Event
+
+Array = NDArray[Any]
+
+
+class OffPolicy(Loop):
+    """The part of every config that says what is remembered and how often it is learned from."""
+
+    gamma: float = Field(0.99, gt=0, lt=1, description="Discount per step.")
+    buffer_size: int = Field(
+        1_000_000, ge=1, description="Transitions remembered, of all copies together."
+    )
+    batch_size: int = Field(256, ge=1, description="Transitions in a gradient step.")
+    learning_starts: int = Field(
+        100, ge=1, description="Environment steps before the first gradient step."
+    )
+    train_every: int = Field(
+        1, ge=1, description="Environment steps, of all copies, from one round of updates to the next."
+    )
+    gradient_steps: int = Field(1, ge=1, description="Gradient steps in a round of updates.")
+
+
+def beginning(worlds: Worlds, replay: Replay, keeper: Keeper, saved: Saved | None) -> Array:
+    """The observations [B, ...] that the loop acts on first; all parts restored from `saved`.
+
+    `keeper` holds every part but the worlds, whose own state is saved beside it as "worlds".
+    """
+    if saved is None:
+        return worlds.reset()
+    keeper.restore(saved)
+    if not worlds.gives_state:
+        replay.cut()  # the episodes that were under way are not gone on with
+    return worlds.restore(part_of(saved, "worlds"))
+
+
+def act_and_learn(
+    config: OffPolicy,
+    obs: Array,
+    *,
+    worlds: Worlds,
+    replay: Replay,
+    watch: Watch,
+    keeper: Keeper,
+    explore: Callable[[Array], Array],
+    learn: Callable[[], Mapping[str, float]],
+    to_world: Callable[[Array], Array] = lambda action: action,
+) -> Iterator[Event]:
+    """From `obs` to the end: one vector step, then the updates that fell due in it.
+
+    `explore(obs)` gives the actions that are stored, `to_world(actions)` those that the worlds get;
+    `learn()` takes one gradient step and gives its metrics. A vector step of 8 copies is 8 steps:
+    with `train_every` 4 it is followed by two rounds of updates.
+    """
+    while not watch.finished:
+        before = watch.step
+        action = explore(obs)
+        moved = worlds.step(to_world(action))
+        replay.add(obs, action, moved)
+        obs = moved.obs
+        watch.count(int(moved.mask.sum()), moved.episodes)
+        if watch.step > config.learning_starts:
+            rounds = watch.step // config.train_every - before // config.train_every
+            for _ in range(rounds * config.gradient_steps):
+                watch.add(learn())
+        yield from watch.say(keeper, before)
