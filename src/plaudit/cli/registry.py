@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -43,6 +44,8 @@ def find_job(name: str) -> Job:
 
     Raises UserError where there is none, or where it takes no config.
     """
+    if name.startswith("control/"):
+        return _control_job(name)
     where, _, function = JOBS.get(name, name).rpartition(":")
     if not where:
         raise UserError(f"no pipeline {name!r}{nearest(name, JOBS)}; nor is it a module:function")
@@ -54,6 +57,14 @@ def find_job(name: str) -> Job:
     if not kinds or not isinstance(kinds[0], type) or not issubclass(kinds[0], Config):
         raise UserError(f"the first parameter of {name} must be annotated with a plaudit Config")
     return Job(name, kinds[0], run)
+
+
+def _control_job(name: str) -> Job:
+    """control/<algorithm>: every algorithm's loop runs in the same job."""
+    from plaudit.pipelines.control import algorithm, run_control
+
+    short = name.removeprefix("control/")
+    return Job(name, algorithm(short)[0], partial(run_control, short))
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.records.errors import UserError
 from plaudit.records.interrupt import Interrupt, Interrupted
-from plaudit.records.recipes import Recipe, load_recipe, shipped_recipes
+from plaudit.records.recipes import Recipe, load_recipe, shipped_recipes, tuned_recipe
 
 if TYPE_CHECKING:
     from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -34,6 +35,9 @@ usage: plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]
 
 
 PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run --help')."
+
+DEFAULT_ENV = "CartPole-v1"
+"""The environment of a control recipe that names none."""
 
 
 @dataclass
@@ -128,7 +132,7 @@ def _start(words: Words) -> int:
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
         raise UserError("--name and --out both say where to keep the run; give one of them")
-    recipe = load_recipe(words.recipe)
+    recipe = load_recipe(_tuned(words))
     job = find_job(recipe.pipeline)
     config = parse_flags(job, recipe, words.flags)
     target: Path | str | None = words.name
@@ -140,6 +144,17 @@ def _start(words: Words) -> int:
     except UserError:
         run.discard_if_nothing_done()  # so that the same name serves the corrected command
         raise
+
+
+def _tuned(words: Words) -> str:
+    """The recipe to take: for a control algorithm, the one tuned for the environment that is asked
+    for, where one is shipped."""
+    assert words.recipe is not None
+    if not words.recipe.startswith("control/") or Path(words.recipe).is_file():
+        return words.recipe
+    given = [w.removeprefix("--env=") for w in words.flags if w.startswith("--env=")]
+    given += [after for w, after in pairwise(words.flags) if w == "--env"]
+    return tuned_recipe(words.recipe, given[-1] if given else DEFAULT_ENV)
 
 
 def _resume(words: Words) -> int:

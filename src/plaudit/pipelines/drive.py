@@ -75,6 +75,8 @@ def drive(
             elapsed = time.perf_counter() - begun
             _record(event, run, stage, elapsed)
             progress.show(event)
+            if isinstance(event, Checkpoint) and event.best:
+                run.save_checkpoint("best", stage, event.step, *event.state())
             if isinstance(event, Checkpoint) and (event.due or interrupt.requested):
                 _save(event, run, stage)
                 if interrupt.requested:

@@ -44,12 +44,14 @@ class Checkpoint:
 
     `state()` gives `(arrays, facts)`: tensors by name, and JSON-able facts (counters, generator
     states). `due` is true where the config asks for a save; a consumer that was interrupted saves
-    at the next `Checkpoint` whether due or not.
+    at the next `Checkpoint` whether due or not. `best` is true where the loop has just judged
+    itself better than, or as good as, ever before: such a state is kept beside the last one.
     """
 
     step: int
     state: Callable[[], tuple[dict[str, Any], dict[str, Any]]]
     due: bool = True
+    best: bool = False
 
 
 @dataclass(frozen=True)

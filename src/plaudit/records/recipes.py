@@ -67,6 +67,12 @@ def find_recipe(target: str | Path) -> Path:
     )
 
 
+def tuned_recipe(name: str, env: str) -> str:
+    """The shipped recipe for one environment, `name`/`env`, where there is one; else `name`."""
+    own = f"{name}/{env}"
+    return own if (SHIPPED / f"{own}.yaml").is_file() else name
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     found = SHIPPED.rglob("*.yaml")

@@ -1,0 +1,166 @@
+"""PPO with the clipped objective: many small steps on fresh experience, none too far.
+
+    1. act for `num_steps` steps in every copy of the world;
+    2. advantage by GAE, from the critic's values of what was seen;
+    3. `num_epochs` times through the experience in minibatches: raise the probability of actions
+       that did better than expected, by no more than the clip range; teach the critic the return.
+
+Actor and critic are separate nets. Departures from the paper (Schulman et al. 2017, 1707.06347),
+all usual: advantages are normalised in each minibatch, gradients are clipped by their norm, and an
+epoch ends early where the policy has moved further than `max_kl`. Not here: the variant with a KL
+penalty (`ppo_kl`), and policies with a memory (`ppo_recurrent`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from plaudit.control.agent import Agent
+from plaudit.control.loop import Draws, Keeper, Loop, Watch
+from plaudit.control.on_policy import Batch, credited, explained_variance, scheduled
+from plaudit.envs.make import make_worlds
+from plaudit.envs.rollout import collect
+from plaudit.envs.worlds import Saved
+from plaudit.models.control_nets import network
+from plaudit.models.mlp import FlatAdam, clip_grad_norm_
+from plaudit.models.policies import actor_policy
+from plaudit.ops.divergence import kl_k3
+from plaudit.ops.policy import clipped_surrogate
+from plaudit.ops.value import clipped_value_loss
+from plaudit.records.events import Event
+
+Schedule = Literal["constant", "linear"]
+
+
+class PPOConfig(Loop):
+    """Proximal policy optimisation with the clipped objective (Schulman et al. 2017)."""
+
+    num_envs: int = Field(8, ge=1, description="Copies of the environment that act side by side.")
+    num_steps: int = Field(
+        128, ge=1, description="Steps of each copy between two updates (2017, table 5: 128)."
+    )
+    num_epochs: int = Field(
+        10, ge=1, description="Times through each rollout (2017, table 3: 10)."
+    )
+    minibatch_size: int = Field(
+        64, ge=1, description="Steps behind one gradient step (2017, table 3: 64)."
+    )
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount (2017, table 3).")
+    lam: float = Field(0.95, ge=0, le=1, description="Decay of GAE (2017, table 3).")
+    clip: float = Field(
+        0.2, gt=0, lt=1, description="Half width of the range of the ratio (2017, section 6.1)."
+    )
+    clip_schedule: Schedule = Field(
+        "constant", description="Whether the clip range falls to 0 over the run."
+    )
+    value_clip: float | None = Field(
+        None, gt=0, description="Furthest a value may usefully move in an update; none: unbounded."
+    )
+    value_coef: float = Field(
+        1.0, ge=0, description="Weight of half the squared error of the critic (2017, table 5: 1)."
+    )
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy (2017, table 3: none).")
+    max_kl: float | None = Field(
+        None, gt=0, description="KL from the acting policy beyond which an update ends; none: never."
+    )
+    lr: float = Field(3e-4, gt=0, description="Step size of Adam (2017, table 3).")
+    lr_schedule: Schedule = Field("constant", description="Whether lr falls to 0 over the run.")
+    max_grad_norm: float = Field(
+        0.5, gt=0, description="Length to which a gradient is cut (Huang et al. 2022, detail 11)."
+    )
+    hidden: tuple[int, ...] = Field(
+        (64, 64), description="Sizes of the hidden layers (2017, section 6.1)."
+    )
+    activation: Literal["tanh", "relu"] = Field("tanh", description="As in 2017, section 6.1.")
+
+
+def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
+    """Trains an agent by PPO, from the beginning or from what was saved."""
+    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    worlds = make_worlds(config, seed=config.seed)
+    shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
+    policy = actor_policy(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
+    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
+    agent = Agent("ppo", config, policy, getattr(worlds, "statistics", None))
+    watch = Watch(config, agent.batch(), agent.copy_statistics)
+    keeper = Keeper(
+        agent=agent, critic=critic, optimiser=optimiser, worlds=worlds, draws=draws, watch=watch
+    )
+    obs = worlds.reset()
+    if saved is not None:
+        keeper.restore(saved)
+        obs = keeper.restored["worlds"]
+
+    while not watch.finished:
+        # Act. The policy is the same throughout, so its probabilities can be computed afterwards.
+        seen = collect(
+            worlds, lambda o: policy.act(o, draws.rng), obs, config.num_steps, to_env=policy.to_env
+        )
+        obs = seen.last_obs
+        watch.count(seen.num_steps, seen.episodes)
+
+        # Credit.
+        batch = credited(seen, policy, critic, gamma=config.gamma, lam=config.lam)
+
+        # Improve.
+        lr = scheduled(config.lr, config.lr_schedule, watch.left)
+        clip = scheduled(config.clip, config.clip_schedule, watch.left)
+        optimiser.lr = lr
+        sums: dict[str, float] = {}
+        num_updates = 0
+        for part in batch.minibatches(config.num_epochs, config.minibatch_size, draws.rng):
+            loss, numbers = _loss(config, policy, critic, part, clip)
+            if config.max_kl is not None and numbers["policy/approxkl"] > config.max_kl:
+                break
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            numbers["grad_norm"] = clip_grad_norm_(optimiser.params, config.max_grad_norm)
+            optimiser.step()
+            num_updates += 1
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0.0) + value
+        watch.add({name: total / num_updates for name, total in sums.items()})
+        watch.add(
+            {
+                "val/explained_variance": explained_variance(batch),
+                "policy/num_updates": float(num_updates),
+                "lr": lr,
+            }
+        )
+        yield from watch.say(keeper)
+    worlds.close()
+    yield watch.done()
+
+
+def _loss(
+    config: PPOConfig, policy: Any, critic: Any, part: Batch, clip: float
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one minibatch, and numbers to log."""
+    params = policy(part.obs)
+    logp = policy.head.logp(params, part.action)
+    adv = part.normalised_adv()
+    actor = clipped_surrogate(logp, part.logp, adv, clip_low=clip, clip_high=clip).mean()
+    value = critic(part.obs).squeeze(-1)
+    if config.value_clip is None:
+        error = 0.5 * ((value - part.ret) ** 2).mean()
+    else:
+        error = clipped_value_loss(value, part.value, part.ret, clip=config.value_clip).mean()
+    entropy = policy.head.entropy(params).mean()
+    loss = actor + config.value_coef * error - config.entropy_coef * entropy
+    with torch.no_grad():
+        ratio = (logp - part.logp).exp()
+        numbers = {
+            "loss/policy": actor.item(),
+            "loss/value": error.item(),
+            "policy/entropy": entropy.item(),
+            "policy/approxkl": kl_k3(part.logp, logp).mean().item(),
+            "policy/clipfrac": ((ratio - 1).abs() > clip).float().mean().item(),
+        }
+    return loss, numbers
