@@ -33,7 +33,9 @@ class Loop(WorldSettings):
         None, ge=1, description=f"Steps between two lines of metrics; none: {NUM_LOGS} lines a run."
     )
     eval_every: int | None = Field(
-        None, ge=0, description=f"Steps between evaluations; 0: never, none: {NUM_EVALUATIONS} a run."
+        None,
+        ge=0,
+        description=f"Steps between evaluations; 0: never, none: {NUM_EVALUATIONS} a run.",
     )
     eval_episodes: int = Field(
         20, ge=2, description="Episodes of one evaluation, the same ones each time."
@@ -72,6 +74,8 @@ class Keeper:
 
     def __init__(self, **parts: Savable) -> None:
         self.parts: Mapping[str, Savable] = parts
+        self.restored: dict[str, Any] = {}
+        """What each part's `restore` returned, such as the observations to act on."""
 
     def state(self) -> Saved:
         """Arrays as "part/name", facts by part."""
@@ -85,7 +89,7 @@ class Keeper:
     def restore(self, saved: Saved) -> None:
         """Hands each part what it gave."""
         for name, part in self.parts.items():
-            part.restore(part_of(saved, name))
+            self.restored[name] = part.restore(part_of(saved, name))
 
 
 def part_of(saved: Saved, name: str) -> Saved:

@@ -32,7 +32,9 @@ class OffPolicy(Loop):
         100, ge=1, description="Environment steps before the first gradient step."
     )
     train_every: int = Field(
-        1, ge=1, description="Environment steps, of all copies, from one round of updates to the next."
+        1,
+        ge=1,
+        description="Environment steps, of all copies, from one round of updates to the next.",
     )
     gradient_steps: int = Field(1, ge=1, description="Gradient steps in a round of updates.")
 

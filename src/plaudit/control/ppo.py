@@ -45,9 +45,7 @@ class PPOConfig(Loop):
     num_steps: int = Field(
         128, ge=1, description="Steps of each copy between two updates (2017, table 5: 128)."
     )
-    num_epochs: int = Field(
-        10, ge=1, description="Times through each rollout (2017, table 3: 10)."
-    )
+    num_epochs: int = Field(10, ge=1, description="Times through each rollout (2017, table 3: 10).")
     minibatch_size: int = Field(
         64, ge=1, description="Steps behind one gradient step (2017, table 3: 64)."
     )
@@ -65,9 +63,13 @@ class PPOConfig(Loop):
     value_coef: float = Field(
         1.0, ge=0, description="Weight of half the squared error of the critic (2017, table 5: 1)."
     )
-    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy (2017, table 3: none).")
+    entropy_coef: float = Field(
+        0.0, ge=0, description="Weight of the entropy (2017, table 3: none)."
+    )
     max_kl: float | None = Field(
-        None, gt=0, description="KL from the acting policy beyond which an update ends; none: never."
+        None,
+        gt=0,
+        description="KL from the acting policy beyond which an update ends; none: never.",
     )
     lr: float = Field(3e-4, gt=0, description="Step size of Adam (2017, table 3).")
     lr_schedule: Schedule = Field("constant", description="Whether lr falls to 0 over the run.")

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from plaudit.ops.shapes import check_same_shape, check_within
 
+LONG = 16
+"""Steps from which on passes over whole rows are faster than a loop over time."""
+
 
 def discounted_return(
     reward: Float[Tensor, "*batch T"],
@@ -69,12 +72,28 @@ def backward_sum(
 ) -> Float[Tensor, "*batch T"]:
     """The recursion y_t = own_t + carried_t · y_{t+1}, from y = 0 past the end."""
     check_same_shape(own=own, carried=carried)
+    if own.shape[-1] > LONG:
+        return _doubled_sum(own, carried)
     total = torch.zeros_like(own[..., 0]) if own.shape[-1] else own.sum(-1)
     rows: list[Tensor] = []
     for x, share in zip(own.unbind(-1)[::-1], carried.unbind(-1)[::-1], strict=True):
         total = x + share * total
         rows.append(total)
     return torch.stack(rows[::-1], -1) if rows else own
+
+
+def _doubled_sum(own: Tensor, carried: Tensor) -> Tensor:
+    """The same recursion in log2(T) passes over whole rows (Hillis and Steele 1986).
+
+    After each pass y_t covers twice as many steps: y_t ← y_t + c_t · y_{t+s}, c_t ← c_t · c_{t+s}.
+    """
+    total, share, stride = own, carried, 1
+    while stride < own.shape[-1]:
+        ahead = torch.nn.functional.pad(total[..., stride:], (0, stride))
+        total = torch.addcmul(total, share, ahead)
+        share = share * torch.nn.functional.pad(share[..., stride:], (0, stride))
+        stride *= 2
+    return total
 
 
 def check_boundary(terminated: Tensor, boundary: Tensor, mask: Tensor) -> None:

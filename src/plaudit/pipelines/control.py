@@ -1,7 +1,7 @@
 """Jobs on Gymnasium environments: an algorithm by name, its run folder, and the agent it leaves.
 
-    agent = plaudit.learn("ppo", "CartPole-v1", steps=100_000, seed=0)
-    agent = plaudit.load("runs/cart")
+agent = plaudit.learn("ppo", "CartPole-v1", steps=100_000, seed=0)
+agent = plaudit.load("runs/cart")
 """
 
 from __future__ import annotations
