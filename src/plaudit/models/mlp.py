@@ -13,6 +13,7 @@ Left out: second derivatives on the fast path (asking for them raises an error).
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -181,9 +182,7 @@ class MLP(nn.Module):
         good = len(shape) == 2 or (len(shape) == 3 and shape[0] == self.copies > 1)
         if not good or shape[-1] != self.sizes[0]:
             also = f" or [{self.copies}, B, {self.sizes[0]}]" if self.copies > 1 else ""
-            raise UserError(
-                f"the net takes [B, {self.sizes[0]}]{also}, found shape {list(shape)}."
-            )
+            raise UserError(f"the net takes [B, {self.sizes[0]}]{also}, found shape {list(shape)}.")
 
     def _bind(self) -> None:
         """Makes the NumPy views of `flat`, again whenever its memory has moved."""
@@ -234,7 +233,7 @@ def layers(flat: F32, sizes: Sequence[int], copies: int) -> list[tuple[F32, F32]
     """
     nets = flat.reshape(copies, -1)
     places, start = [], 0
-    for num_in, num_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for num_in, num_out in itertools.pairwise(sizes):
         middle, end = start + num_in * num_out, start + num_in * num_out + num_out
         weight = nets[:, start:middle].reshape(copies, num_out, num_in)
         bias = nets[:, middle:end].reshape(copies, 1, num_out)
@@ -243,13 +242,11 @@ def layers(flat: F32, sizes: Sequence[int], copies: int) -> list[tuple[F32, F32]
     return places
 
 
-def _tensor_layers(
-    flat: Tensor, sizes: Sequence[int], copies: int
-) -> list[tuple[Tensor, Tensor]]:
+def _tensor_layers(flat: Tensor, sizes: Sequence[int], copies: int) -> list[tuple[Tensor, Tensor]]:
     """Weight [N, out, in] and bias [N, out] of each layer, differentiable views of `flat`."""
     nets = flat.view(copies, -1)
     places, start = [], 0
-    for num_in, num_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for num_in, num_out in itertools.pairwise(sizes):
         middle, end = start + num_in * num_out, start + num_in * num_out + num_out
         weight = nets[:, start:middle].reshape(copies, num_out, num_in)
         places.append((weight, nets[:, middle:end]))
@@ -257,13 +254,11 @@ def _tensor_layers(
     return places
 
 
-def initial(
-    sizes: Sequence[int], rng: np.random.Generator, *, init: Init, gain_out: float
-) -> F32:
+def initial(sizes: Sequence[int], rng: np.random.Generator, *, init: Init, gain_out: float) -> F32:
     """First weights of one net, flat."""
     parts: list[NDArray[Any]] = []
     last = len(sizes) - 2
-    for layer, (num_in, num_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (num_in, num_out) in enumerate(itertools.pairwise(sizes)):
         if init == "orthogonal":
             gain = gain_out if layer == last else np.sqrt(2.0)
             parts += [gain * orthogonal(num_out, num_in, rng).ravel(), np.zeros(num_out)]

@@ -59,9 +59,7 @@ class _Flat:
             raise UserError(f"lr must be at least 0, found {lr!r}.")
         self.lr = lr
         self.num_steps = 0
-        self._slots = [
-            [self._first(name, p) for name in self.slots] for p in self.params
-        ]
+        self._slots = [[self._first(name, p) for name in self.slots] for p in self.params]
         self._views: list[list[NDArray[Any]] | None] = [None] * len(self.params)
         self._pointers = [0] * len(self.params)
 

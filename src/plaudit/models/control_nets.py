@@ -1,0 +1,224 @@
+"""Nets from observations to numbers: an MLP for vectors, convolutions before it for images.
+
+Images are uint8 and are divided by 255 inside. A mixture is cut into its pieces; every image goes
+through convolutions of its own and all features are joined.
+
+Source: Mnih et al. 2015 (the convolutions of the Nature DQN); smaller kernels with padding where a
+side is under 36 pixels, which the Nature net cannot take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from plaudit.models.mlp import MLP, Activation, Init, orthogonal
+from plaudit.records.errors import UserError
+from plaudit.records.spaces import ObsSpec
+
+Array = NDArray[Any]
+
+NATURE = ((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0))
+"""Channels, kernel, stride, padding (Mnih et al. 2015, methods)."""
+SMALL = ((32, 3, 2, 1), (64, 3, 2, 1), (64, 3, 1, 1))
+"""For images with a side under 36 pixels."""
+NUM_FEATURES = 512
+"""Features of an image (Mnih et al. 2015)."""
+
+
+class Eyes(nn.Module):
+    """Convolutions of one image, then NUM_FEATURES rectified features."""
+
+    def __init__(self, shape: tuple[int, ...], rng: np.random.Generator, init: Init) -> None:
+        super().__init__()
+        plan = NATURE if min(shape[1:]) >= 36 else SMALL
+        channels, (height, width) = shape[0], shape[1:]
+        parts: list[nn.Module] = []
+        for out, kernel, stride, padding in plan:
+            parts += [nn.Conv2d(channels, out, kernel, stride, padding), nn.ReLU()]
+            channels = out
+            height = (height + 2 * padding - kernel) // stride + 1
+            width = (width + 2 * padding - kernel) // stride + 1
+        parts += [nn.Flatten(), nn.Linear(channels * height * width, NUM_FEATURES), nn.ReLU()]
+        self.parts = nn.Sequential(*parts)
+        _begin(self.parts, rng, init)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features [B, 512] of images [B, C, H, W] in 0 to 255."""
+        features: Tensor = self.parts(image.to(self.parts[0].weight.dtype) / 255.0)
+        return features
+
+
+class Net(nn.Module):
+    """Outputs [B, num_out] of observations [B, ...], or [N, B, num_out] with copies = N > 1.
+
+    With `extra_inputs` (a critic's action) the input is one float32 array [B, observation +
+    extra], images flattened. Copies share nothing.
+    """
+
+    def __init__(
+        self,
+        obs_spec: ObsSpec,
+        num_out: int,
+        *,
+        hidden: Sequence[int],
+        activation: Activation,
+        rng: np.random.Generator,
+        init: Init,
+        gain_out: float,
+        copies: int,
+        extra_inputs: int,
+    ) -> None:
+        super().__init__()
+        self.obs_spec, self.num_out, self.hidden = obs_spec, num_out, tuple(hidden)
+        self.activation, self.copies, self.extra_inputs = activation, copies, extra_inputs
+        images = [piece for piece in obs_spec.pieces if piece.kind == "image"]
+        self.eyes = nn.ModuleList(
+            nn.ModuleList(Eyes(piece.shape, rng, init) for piece in images)
+            for _ in range(copies if images else 0)
+        )
+        num_seen = extra_inputs + sum(
+            piece.size if piece.kind == "vector" else NUM_FEATURES for piece in obs_spec.pieces
+        )
+        self.mlp = MLP(
+            (num_seen, *hidden, num_out),
+            activation=activation,
+            rng=rng,
+            init=init,
+            gain_out=gain_out,
+            copies=copies,
+        )
+        self._is_vector = not images
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of a batch, differentiable."""
+        if self._is_vector:
+            return self.mlp.forward(x)
+        seen = [self._features(x, list(eyes)) for eyes in self.eyes]
+        return self.mlp.forward(seen[0] if self.copies == 1 else torch.stack(seen))
+
+    def infer(self, x: Array) -> NDArray[np.float32]:
+        """The same without autograd, NumPy to NumPy."""
+        if self._is_vector:
+            return self.mlp.infer(x)
+        with torch.no_grad():
+            out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
+            return np.asarray(out.cpu().numpy(), np.float32)
+
+    def _features(self, x: Tensor, eyes: list[nn.Module]) -> Tensor:
+        """[B, features]: images through their eyes, the rest as it is, in the pieces' order."""
+        x = x.flatten(1)
+        sizes = [piece.size for piece in self.obs_spec.pieces]
+        if x.shape[1] != sum(sizes) + self.extra_inputs:
+            raise UserError(
+                f"the net takes {sum(sizes) + self.extra_inputs} numbers an observation, "
+                f"found {x.shape[1]}."
+            )
+        parts, of_image = [], iter(eyes)
+        for piece, part in zip(
+            self.obs_spec.pieces, x.split([*sizes, self.extra_inputs], 1)[:-1], strict=True
+        ):
+            image = piece.kind == "image"
+            parts.append(next(of_image)(part.unflatten(1, piece.shape)) if image else part)
+        if self.extra_inputs:
+            parts.append(x[:, -self.extra_inputs :])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON that `network_from_facts` reads: all but the weights."""
+        return {
+            "obs_spec": self.obs_spec.facts(),
+            "num_out": self.num_out,
+            "hidden": list(self.hidden),
+            "activation": self.activation,
+            "copies": self.copies,
+            "extra_inputs": self.extra_inputs,
+        }
+
+
+def network(
+    obs_spec: ObsSpec,
+    num_out: int,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    activation: Activation = "tanh",
+    rng: np.random.Generator,
+    init: Init = "orthogonal",
+    gain_out: float = 1.0,
+    copies: int = 1,
+    extra_inputs: int = 0,
+) -> Net:
+    """The net for these observations; `init` and `gain_out` as in `MLP`.
+
+    Raises UserError for an unknown activation or init, with the nearest name.
+    """
+    return Net(
+        obs_spec,
+        num_out,
+        hidden=hidden,
+        activation=activation,
+        rng=rng,
+        init=init,
+        gain_out=gain_out,
+        copies=copies,
+        extra_inputs=extra_inputs,
+    )
+
+
+def network_from_facts(facts: Mapping[str, Any]) -> Net:
+    """A net as `facts` says, with weights yet to be loaded."""
+    return network(
+        ObsSpec.from_facts(facts["obs_spec"]),
+        facts["num_out"],
+        hidden=facts["hidden"],
+        activation=facts["activation"],
+        rng=np.random.default_rng(0),
+        init="uniform",
+        copies=facts["copies"],
+        extra_inputs=facts["extra_inputs"],
+    )
+
+
+def arrays(module: nn.Module) -> dict[str, Array]:
+    """Every parameter by name, as NumPy arrays of their own."""
+    return {name: p.detach().cpu().numpy().copy() for name, p in module.named_parameters()}
+
+
+@torch.no_grad()
+def load_arrays(module: nn.Module, found: Mapping[str, Array]) -> None:
+    """Fills a module with what `arrays` gave; raises UserError where a name or shape differs."""
+    own = dict(module.named_parameters())
+    if set(own) != set(found):
+        raise UserError(f"the saved weights are {sorted(found)}, expected {sorted(own)}.")
+    for name, p in own.items():
+        if tuple(found[name].shape) != tuple(p.shape):
+            raise UserError(
+                f"the saved weight {name} has shape {tuple(found[name].shape)}, "
+                f"expected {tuple(p.shape)}."
+            )
+        p.copy_(torch.from_numpy(np.ascontiguousarray(found[name])))
+
+
+@torch.no_grad()
+def _begin(parts: nn.Sequential, rng: np.random.Generator, init: Init) -> None:
+    """First weights of convolutions and linear layers, drawn from `rng`."""
+    for part in parts:
+        if not isinstance(part, nn.Conv2d | nn.Linear):
+            continue
+        assert part.bias is not None
+        rows, columns = part.weight.shape[0], prod(part.weight.shape[1:])
+        if init == "orthogonal":
+            weight, bias = math.sqrt(2.0) * orthogonal(rows, columns, rng), np.zeros(rows)
+        else:
+            bound = 1.0 / math.sqrt(columns)
+            weight = rng.uniform(-bound, bound, (rows, columns))
+            bias = rng.uniform(-bound, bound, rows)
+        part.weight.copy_(torch.from_numpy(weight).view_as(part.weight))
+        part.bias.copy_(torch.from_numpy(bias))
