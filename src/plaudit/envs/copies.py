@@ -1,0 +1,172 @@
+"""One copy of an environment: its episodes, each from a seed of its own, checked at every step.
+
+An episode is its seed and its actions. The seed of an episode follows from the run's seed, the
+copy's index and the episode's number; so a copy can be brought back to the middle of an episode by
+resetting a new environment with that seed and acting as before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from plaudit.envs.guard import fault, said
+from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit
+from plaudit.envs.worlds import Array, Saved
+from plaudit.records.errors import UserError
+
+TERMINATED, TRUNCATED = 1, 2
+
+_LARGEST = np.finfo(np.float64).max
+
+
+def episode_seed(seed: int, copy: int, episode: int) -> int:
+    """The seed of one episode of one copy, below 2^31 as some environments' generators need."""
+    return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1)[0] >> 1)
+
+
+class Copy:
+    """An environment of a vector; `limit` cuts episodes off after so many steps."""
+
+    __slots__ = (
+        "_env_step",
+        "_write",
+        "actions",
+        "env",
+        "episode",
+        "index",
+        "length",
+        "limit",
+        "name",
+        "obs",
+        "ret",
+        "seed",
+        "steps",
+    )
+
+    def __init__(
+        self, env: Any, obs: ObsCodec, *, name: str, index: int, seed: int, limit: int | None
+    ) -> None:
+        self.env, self.obs = env, obs
+        self.name, self.index, self.seed = name, index, seed
+        self.limit = limit or 0
+        self.episode, self.steps = -1, 0
+        self.length, self.ret = 0, 0.0
+        self.actions: list[Any] = []
+        self._env_step = env.step
+        self._write = obs.write
+
+    def begin(self, out: Array, row: int) -> None:
+        """Begins the next episode; its first observation goes to a row of `out`."""
+        self.episode += 1
+        self._reset(out, row)
+
+    def _reset(self, out: Array, row: int) -> None:
+        self.length, self.ret, self.actions = 0, 0.0, []
+        try:
+            answer = self.env.reset(seed=episode_seed(self.seed, self.index, self.episode))
+        except Exception as error:
+            raise self.fault(f"its reset raised {said(error)}") from error
+        if type(answer) is not tuple or len(answer) != 2:
+            raise self.fault(f"its reset gave {_kind(answer)}; (obs, info) is expected")
+        try:
+            self._write(answer[0], out, row)
+        except Unfit as error:
+            raise self.fault(f"its reset gave {error}") from None
+
+    def step(self, action: Any, out: Array, row: int) -> tuple[float, int]:
+        """Acts; the observation goes to a row of `out`; the reward, and how the episode ended."""
+        self.length += 1
+        self.steps += 1
+        # A copy of an array: an environment may write into what it is given.
+        self.actions.append(action if type(action) is int else action.tobytes())
+        try:
+            answer = self._env_step(action)
+        except Exception as error:
+            raise self.fault(f"raised {said(error)}") from error
+        if type(answer) is not tuple or len(answer) != 5:
+            expected = "(obs, reward, terminated, truncated, info) is expected"
+            raise self.fault(f"gave {_kind(answer)}; {expected}")
+        obs, reward, terminated, truncated, _ = answer
+        if type(reward) is not float:
+            reward = self._number(reward)
+        if not -_LARGEST <= reward <= _LARGEST:
+            raise self.fault(f"gave the reward {reward}; a finite number is expected")
+        self.ret += reward
+        try:
+            self._write(obs, out, row)
+        except Unfit as error:
+            raise self.fault(f"gave {error}") from None
+        if terminated is False and truncated is False:
+            return reward, TRUNCATED if self.length == self.limit else 0
+        return reward, self._end(terminated, truncated)
+
+    def _end(self, terminated: Any, truncated: Any) -> int:
+        for name, value in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(value, bool | np.bool_):
+                raise self.fault(f"gave {name} = {value!r}; True or False is expected")
+        end = (TERMINATED if terminated else 0) | (TRUNCATED if truncated else 0)
+        return end | (TRUNCATED if self.length == self.limit else 0)
+
+    def _number(self, reward: Any) -> float:
+        if isinstance(reward, int | float | np.number | np.bool_) or (
+            isinstance(reward, np.ndarray) and reward.shape == () and reward.dtype.kind in "biuf"
+        ):
+            return float(reward)
+        raise self.fault(f"gave the reward {reward!r}; a finite number is expected")
+
+    def fault(self, what: str) -> UserError:
+        """The sentence about this copy."""
+        return fault(self.name, self.index, self.steps, what, episode_step=self.length)
+
+    # --- going on later
+
+    def state(self, codec: ActionCodec) -> Saved:
+        """The episode's number and its actions so far."""
+        if codec.plain:
+            actions = np.array(self.actions, np.int64)
+        else:
+            rows = np.frombuffer(b"".join(self.actions), codec.space.dtype)
+            actions = rows.reshape(len(self.actions), *codec.space.shape).copy()
+        facts = {"episode": self.episode, "steps": self.steps}
+        return {"actions": actions, "return": np.array([self.ret])}, facts
+
+    def restore(self, saved: Saved, out: Array, row: int) -> None:
+        """Begins that episode again and acts as then; the observation goes to a row of `out`."""
+        arrays, facts = saved
+        self.episode = int(facts["episode"])
+        self.steps = int(facts["steps"]) - len(arrays["actions"])
+        self._reset(out, row)
+        actions = arrays["actions"]
+        end = 0
+        for action in (
+            actions.tolist() if actions.ndim == 1 and actions.dtype == np.int64 else actions
+        ):
+            if end:
+                raise self.unrepeated()
+            _, end = self.step(action, out, row)
+        if end or self.ret != arrays["return"][0]:
+            raise self.unrepeated()
+
+    def unrepeated(self) -> UserError:
+        """The sentence where the same seed and actions led elsewhere."""
+        return self.fault(
+            "led elsewhere than before with the same seed and actions, so that the run cannot go on"
+            " exactly; reset(seed=...) must decide everything in an episode"
+        )
+
+    def render(self) -> Any:
+        """A picture, or None."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Ends the environment."""
+        self.env.close()
+
+
+def _kind(answer: Any) -> str:
+    """What came in place of a tuple."""
+    if isinstance(answer, tuple):
+        return f"a tuple of {len(answer)}"
+    return f"a {type(answer).__name__}" if answer is not None else "None"

@@ -1,0 +1,183 @@
+"""Worlds by name: any Gymnasium id, one from a module, or one that a Python file registers."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from plaudit.envs.copies import Copy
+from plaudit.envs.guard import said
+from plaudit.envs.settings import WorldSettings
+from plaudit.envs.spaces import action_codec, obs_codec
+from plaudit.envs.sync import Sync
+from plaudit.envs.worlds import Worlds
+from plaudit.records.errors import UserError, nearest
+
+EXTRAS = {
+    "box2d": "box2d",
+    "pygame": "gym",
+    "mujoco": "mujoco",
+    "imageio": "mujoco",
+    "ale_py": "atari",
+    "moviepy": "video",
+}
+"""By the library that an environment lacks: our extra that has it."""
+
+
+def make_worlds(
+    settings: WorldSettings, *, seed: int, num_envs: int | None = None, training: bool = True
+) -> Worlds:
+    """Copies of the world that `settings` name, each episode with a seed that follows from `seed`.
+
+    For evaluation (`training` false) observations are normalised by statistics that are copied and
+    not updated, and rewards stay as they are. Raises UserError: no such environment, a library that
+    it needs is missing, options that it does not know, or spaces that cannot be learned in.
+    """
+    num_envs = settings.num_envs if num_envs is None else num_envs
+    return make_sync(settings, seed=seed, num_envs=num_envs)
+
+
+def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Sync:
+    """Copies in this process, as they are: neither stacked nor normalised."""
+    copies = [make_copy(settings, seed=seed, index=index) for index in range(num_envs)]
+    first = copies[0]
+    actions = action_codec(first.env.action_space)
+    return Sync(copies, first.obs, actions, timeout=settings.step_timeout)
+
+
+def make_copy(
+    settings: WorldSettings, *, seed: int, index: int, render_mode: str | None = None
+) -> Copy:
+    """One copy of a vector; its time limit is ours to count."""
+    env, limit = _make(settings, render_mode)
+    obs = obs_codec(env.observation_space)
+    return Copy(env, obs, name=settings.env, index=index, seed=seed, limit=limit)
+
+
+def make_env(settings: WorldSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """One Gymnasium environment with its time limit."""
+    env, limit = _make(settings, render_mode)
+    return env if limit is None else gymnasium.wrappers.TimeLimit(env, limit)
+
+
+def _make(settings: WorldSettings, render_mode: str | None) -> tuple[Any, int | None]:
+    """An environment, and the time limit that is left to the caller to count.
+
+    The wrappers that check the order of calls and count steps cost a third of a microsecond a step;
+    ours does both. Where an id has wrappers of its own outside its time limit, that limit stays.
+    """
+    spec = copy.deepcopy(find_spec(settings.env))
+    limit = settings.max_episode_steps or spec.max_episode_steps
+    options = env_options(settings)
+    if render_mode is not None:
+        options["render_mode"] = render_mode
+    spec.order_enforce = False
+    outside = not spec.additional_wrappers
+    keep = -1 if outside or limit is None else limit
+    make: Callable[..., Any] = gymnasium.make
+    env = _called(settings, make, spec, max_episode_steps=keep, disable_env_checker=True, **options)
+    return env, limit if outside else None
+
+
+def _called(settings: WorldSettings, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Makes an environment; whatever goes wrong becomes one sentence."""
+    try:
+        return make(*args, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(_missing(settings.env, error)) from error
+    except ModuleNotFoundError as error:
+        raise UserError(_missing(settings.env, error)) from error
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None:
+            raise UserError(f"{settings.env} could not be made: {said(error)}") from error
+        raise UserError(f"{settings.env} has no option {found[1]!r} (env_options)") from error
+    except Exception as error:
+        raise UserError(f"{settings.env} could not be made: {said(error)}") from error
+
+
+def _missing(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    for library, extra in EXTRAS.items():
+        if library in text.lower():
+            return f"{name} needs {library}, which is missing; pip install 'plaudit[{extra}]'"
+    return f"{name} needs a library that is missing: {text}"
+
+
+def find_spec(name: str) -> Any:
+    """Gymnasium's specification of an id, `module:id` or `file.py:id`; raises UserError."""
+    where, _, env_id = name.rpartition(":")
+    before = set(gymnasium.registry)
+    if where.endswith(".py"):
+        _import_file(where)
+    elif where:
+        _import_module(where)
+    if env_id in gymnasium.registry:
+        return gymnasium.registry[env_id]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return gymnasium.spec(env_id)  # a name without version is its newest version
+        except gymnasium.error.Error as error:
+            new = [one for one in gymnasium.registry if one not in before]
+            hint = nearest(env_id, new) or nearest(env_id, gymnasium.registry)
+            place = f" in {where}" if where else ""
+            text = "" if hint else "; gymnasium.register(id=..., entry_point=...) makes one known"
+            raise UserError(f"no environment {env_id!r}{place}{hint}{text}") from error
+
+
+def _import_module(where: str) -> None:
+    try:
+        importlib.import_module(where)
+    except ImportError as error:
+        raise UserError(f"environment module {where!r} could not be imported: {error}") from error
+
+
+def _import_file(where: str) -> None:
+    """Runs a file once in a process, under a name of its own."""
+    path = Path(where).expanduser()
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UserError(f"environment file {where} does not exist{nearest(path.name, siblings)}")
+    path = path.resolve()
+    name = f"plaudit_env_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"environment file {where} could not be read: {said(error)}") from error
+
+
+def env_options(settings: WorldSettings) -> dict[str, Any]:
+    """The environment's keywords, each text read as a scalar of YAML is."""
+    return {name: _scalar(text) for name, text in settings.env_options.items()}
+
+
+def _scalar(text: str) -> Any:
+    """-8.0 a number, true a boolean, null nothing; everything else, as 8x8, stays text."""
+    word = text.strip()
+    if word in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return word.lower() == "true"
+    if word in ("null", "Null", "NULL", "~"):
+        return None
+    if re.fullmatch(r"[-+]?[0-9]+", word):
+        return int(word)
+    if re.fullmatch(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", word):
+        return float(word)
+    return text
