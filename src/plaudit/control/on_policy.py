@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plaudit.envs.rollout import Experience
+from plaudit.models.optim import FlatAdam, FlatRMSprop, clip_grad_norm_
 from plaudit.ops.advantages import gae
 from plaudit.records.types import Steps
 
 if TYPE_CHECKING:
     from plaudit.models.control_nets import Net
     from plaudit.models.policies import Policy
+
+Schedule = Literal["constant", "linear"]
 
 ADV_EPS = 1e-8
 """Added to the deviation that advantages are divided by, as the method's implementations do."""
@@ -115,6 +118,15 @@ def explained_variance(batch: Batch) -> float:
     return float(1 - (batch.ret - batch.value).var(correction=0) / spread)
 
 
-def scheduled(value: float, schedule: str, left: float) -> float:
+def descend(optimiser: FlatAdam | FlatRMSprop, loss: Tensor, max_norm: float) -> float:
+    """One gradient step, the gradient cut to `max_norm`; its norm before that."""
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = clip_grad_norm_(optimiser.params, max_norm)
+    optimiser.step()
+    return norm
+
+
+def scheduled(value: float, schedule: Schedule, left: float) -> float:
     """`value`, or its `left` share where it falls linearly to 0."""
     return value * left if schedule == "linear" else value

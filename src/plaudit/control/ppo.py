@@ -16,26 +16,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Watch
-from plaudit.control.on_policy import Batch, credited, explained_variance, scheduled
+from plaudit.control.on_policy import (
+    Batch,
+    Schedule,
+    credited,
+    descend,
+    explained_variance,
+    scheduled,
+)
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Saved
-from plaudit.models.control_nets import network
-from plaudit.models.mlp import FlatAdam, clip_grad_norm_
-from plaudit.models.policies import actor_policy
+from plaudit.models.control_nets import Net, network
+from plaudit.models.optim import FlatAdam
+from plaudit.models.policies import Policy, actor_policy
 from plaudit.ops.divergence import kl_k3
 from plaudit.ops.policy import clipped_surrogate
 from plaudit.ops.value import clipped_value_loss
 from plaudit.records.events import Event
-
-Schedule = Literal["constant", "linear"]
 
 
 class PPOConfig(Loop):
@@ -115,36 +119,28 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
         lr = scheduled(config.lr, config.lr_schedule, watch.left)
         clip = scheduled(config.clip, config.clip_schedule, watch.left)
         optimiser.lr = lr
-        sums: dict[str, float] = {}
         num_updates = 0
         for part in batch.minibatches(config.num_epochs, config.minibatch_size, draws.rng):
-            loss, numbers = _loss(config, policy, critic, part, clip)
+            loss, numbers = objective(config, policy, critic, part, clip)
             if config.max_kl is not None and numbers["policy/approxkl"] > config.max_kl:
                 break
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            numbers["grad_norm"] = clip_grad_norm_(optimiser.params, config.max_grad_norm)
-            optimiser.step()
+            grad_norm = descend(optimiser, loss, config.max_grad_norm)
+            watch.add({**numbers, "grad_norm": grad_norm})
             num_updates += 1
-            for name, value in numbers.items():
-                sums[name] = sums.get(name, 0.0) + value
-        watch.add({name: total / num_updates for name, total in sums.items()})
-        watch.add(
-            {
-                "val/explained_variance": explained_variance(batch),
-                "policy/num_updates": float(num_updates),
-                "lr": lr,
-            }
-        )
+        watch.add({"policy/num_updates": num_updates, "lr": lr})
+        watch.add({"val/explained_variance": explained_variance(batch)})
         yield from watch.say(keeper)
     worlds.close()
     yield watch.done()
 
 
-def _loss(
-    config: PPOConfig, policy: Any, critic: Any, part: Batch, clip: float
+def objective(
+    config: PPOConfig, policy: Policy, critic: Net, part: Batch, clip: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one minibatch, and numbers to log."""
+    """The loss of one minibatch, and numbers to log.
+
+    mean of −min(ρA, clip(ρ, 1 ± clip)·A) + value_coef·½(V − R)² − entropy_coef·H
+    """
     params = policy(part.obs)
     logp = policy.head.logp(params, part.action)
     adv = part.normalised_adv()
