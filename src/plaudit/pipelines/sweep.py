@@ -1,0 +1,188 @@
+"""One recipe over several seeds: each seed a run in a process of its own, then one table of all.
+
+    <folder>/sweep.yaml      the recipe with the keys of the sweep
+    <folder>/seed-0/         an ordinary run folder for each seed, and what it printed in seed-0.log
+    <folder>/sweep.json sweep.md sweep.png   the figures, the table, the curves
+
+A seed is run by the ordinary command, so that it can be shown, resumed and reported like any run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plaudit.pipelines.drive import Progress
+from plaudit.pipelines.sweep_figures import SCORES, last_row
+from plaudit.records.events import Step
+from plaudit.records.interrupt import Interrupt, Interrupted
+from plaudit.records.runs import RunFolder
+from plaudit.records.system import usable_cores
+
+POLL, SHOW = 0.05, 1.0
+"""Seconds between looks at the processes, and between two lines of progress."""
+
+ADVICE = ("plaudit: what was done is in", "plaudit: once that is mended")
+"""How lines begin that the command adds below what went wrong."""
+
+
+@dataclass
+class Sweep:
+    """Which seeds of which recipe, and where.
+
+    `total` is the number of steps of one seed where the config says it, for the progress.
+    """
+
+    folder: Path
+    seeds: Sequence[int]
+    jobs: int = 1
+    total: int | None = None
+    metric: str | None = None
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Path:
+        """The file that every seed is run from."""
+        return self.folder / "sweep.yaml"
+
+    def path(self, seed: int) -> Path:
+        """A seed's run folder."""
+        return self.folder / f"seed-{seed}"
+
+    def log(self, seed: int) -> Path:
+        """What a seed's process printed."""
+        return self.folder / f"seed-{seed}.log"
+
+    def finished(self, seed: int) -> bool:
+        """True once a seed's run is done."""
+        return RunFolder(self.path(seed)).finished
+
+    def command(self, seed: int) -> list[str]:
+        """The command that begins a seed's run, or goes on with it."""
+        plaudit = [sys.executable, "-m", "plaudit.cli.main", "run"]
+        if (self.path(seed) / "config.yaml").exists():
+            return [*plaudit, "--resume", str(self.path(seed))]
+        begin = [str(self.recipe), "--seed", str(seed), "--out", str(self.path(seed))]
+        return [*plaudit, *begin]
+
+
+def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None:
+    """Runs the seeds that are not finished, at most `jobs` at once; failures go into `failed`.
+
+    A first Ctrl-C asks every process to save and stop, and raises Interrupted when all have; a
+    second one ends them at once, with what they saved last.
+    """
+    waiting = [seed for seed in sweep.seeds if not sweep.finished(seed)]
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    shown, told = 0.0, False
+    progress.begin("sweep", ["seeds finished", sweep.metric or "", *SCORES])
+    try:
+        while waiting or running:
+            if interrupt.requested:
+                waiting = []
+                told = told or _ask_to_stop(running)
+            elif (seed := _next(sweep, waiting, running)) is not None:
+                waiting.remove(seed)
+                running[seed] = _start(sweep, seed)
+                progress.note(f"seed {seed}: begins, in {sweep.path(seed)}")
+            for seed in [seed for seed, process in running.items() if process.poll() is not None]:
+                _ended(sweep, seed, running.pop(seed), progress, stopping=interrupt.requested)
+            if time.monotonic() - shown >= SHOW:
+                shown = time.monotonic()
+                _show(sweep, progress)
+            time.sleep(POLL)
+        _show(sweep, progress)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+        progress.end()
+    if interrupt.requested and not all(sweep.finished(seed) for seed in sweep.seeds):
+        raise Interrupted(f"{_count(sweep)} of {len(sweep.seeds)} seeds are finished, all saved")
+
+
+def _next(
+    sweep: Sweep, waiting: Sequence[int], running: Mapping[int, subprocess.Popen[bytes]]
+) -> int | None:
+    """A seed to begin with; one whose run another process still writes has to wait for that."""
+    if len(running) >= sweep.jobs:
+        return None
+    free = (seed for seed in waiting if RunFolder(sweep.path(seed)).holder() is None)
+    return next(free, None)
+
+
+def _start(sweep: Sweep, seed: int) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that Ctrl-C reaches it once, from here."""
+    threads = str(max(1, usable_cores() // sweep.jobs))
+    environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
+    with sweep.log(seed).open("ab") as log:
+        return subprocess.Popen(
+            sweep.command(seed),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _ask_to_stop(running: Mapping[int, subprocess.Popen[bytes]]) -> bool:
+    for process in running.values():
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+    return True
+
+
+def _ended(
+    sweep: Sweep, seed: int, process: subprocess.Popen[bytes], progress: Progress, *, stopping: bool
+) -> None:
+    if sweep.finished(seed):
+        progress.note(f"seed {seed}: finished")
+    elif stopping:
+        progress.note(f"seed {seed}: saved")
+    else:
+        sweep.failed[seed] = _last_line(sweep.log(seed)) or f"exit code {process.returncode}"
+        progress.note(f"seed {seed}: failed: {sweep.failed[seed]} (all it said: {sweep.log(seed)})")
+
+
+def _last_line(path: Path) -> str:
+    """The sentence or the error that a process ended with, without advice on how to go on."""
+    lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
+    said = [line for line in lines if line and not line.startswith(ADVICE)]
+    return said[-1].removeprefix("plaudit: ") if said else ""
+
+
+def _count(sweep: Sweep) -> int:
+    return sum(sweep.finished(seed) for seed in sweep.seeds)
+
+
+def _show(sweep: Sweep, progress: Progress) -> None:
+    state = _state(sweep)
+    if state.step:  # before, there is no rate to tell
+        progress.show(state)
+
+
+def _state(sweep: Sweep) -> Step:
+    """How far all seeds are together: in steps where their number is known, else in seeds."""
+    rows = [last_row(sweep.path(seed)) for seed in sweep.seeds]
+    done = _count(sweep)
+    metrics: dict[str, Any] = {"seeds finished": float(done)}
+    for name in (sweep.metric,) if sweep.metric else SCORES:
+        if known := [row[name] for row in rows if row.get(name) is not None]:
+            metrics[name] = sum(known) / len(known)
+            break
+    if sweep.total is None:
+        return Step(done, len(sweep.seeds), metrics)
+    steps = (
+        sweep.total if sweep.finished(seed) else min(int(row.get("step", 0)), sweep.total)
+        for seed, row in zip(sweep.seeds, rows, strict=True)
+    )
+    return Step(sum(steps), sweep.total * len(sweep.seeds), metrics)
