@@ -11,7 +11,7 @@ from plaudit.control.ppo import PPOConfig, objective
 from plaudit.envs.rollout import Experience
 from plaudit.models.control_nets import network
 from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import actor_policy
+from plaudit.models.policies import actor
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 sb3 = pytest.importorskip("stable_baselines3")
@@ -119,7 +119,7 @@ def test_first_update_equals_the_peers(env, spec, num_obs):
     config = PPOConfig(env=env, gamma=0.97, lam=0.9, entropy_coef=0.01, minibatch_size=10**6)
     rng = np.random.default_rng(0)
     obs_spec = ObsSpec.vector(num_obs)
-    policy = actor_policy(obs_spec, spec, hidden=(64, 64), activation="tanh", rng=rng)
+    policy = actor(obs_spec, spec, hidden=(64, 64), activation="tanh", rng=rng)
     critic = network(obs_spec, 1, hidden=(64, 64), activation="tanh", rng=rng)
     actor_flat, critic_flat = weights(model)
     with torch.no_grad():

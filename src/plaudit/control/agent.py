@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.control.evaluation import Evaluator
-from plaudit.envs.normalise import Statistics
+from plaudit.envs.make import make_env
 from plaudit.envs.settings import WorldSettings
-from plaudit.envs.spaces import Codec, codec_of
+from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit, action_codec, obs_codec
 from plaudit.envs.worlds import Array, Episode, Saved, Worlds
 from plaudit.models.policies import Policy, policy_from_facts
 from plaudit.records.arrays import write_arrays
@@ -28,7 +28,7 @@ from plaudit.records.errors import UserError
 from plaudit.records.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from plaudit.envs.make import Env
+    from plaudit.envs.normalise import Statistics
 
 FACTS, ARRAYS = "agent.json", "model.safetensors"
 FORMAT = 1
@@ -41,7 +41,7 @@ class Agent:
         self,
         algorithm: str,
         settings: WorldSettings,
-        policy: Policy,
+        policy: Policy[Any],
         statistics: Statistics | None = None,
     ) -> None:
         """`settings` say in which world; `statistics` are of its observations, where they are
@@ -51,7 +51,7 @@ class Agent:
         self.settings = WorldSettings(**{name: getattr(settings, name) for name in fields})
         self.log: list[dict[str, Any]] = []
         """What the loop said while it learned, one row for each line of metrics."""
-        self._codec: Codec | None = None
+        self._codecs: tuple[ObsCodec, ActionCodec] | None = None
         self._frames: deque[Array] = deque(maxlen=self.settings.frame_stack)
         self._rng = np.random.default_rng(self.settings.seed)
 
@@ -63,26 +63,32 @@ class Agent:
         Where observations are stacked, call `begin` at the start of each episode.
         Raises UserError for an observation that is not of the world's space.
         """
-        row = self.codec.encode(obs)
+        see, do = self.codecs
+        try:
+            row = see.encode(obs)
+        except Unfit as error:
+            raise UserError(f"the agent of {self.settings.env} was given {error}") from None
         self._frames.append(row)
         while len(self._frames) < self.settings.frame_stack:
             self._frames.append(row)
-        seen = self.codec.stack(self._frames)[None]
+        seen = np.concatenate(self._frames)[None]
         if self.statistics is not None:
             seen = self.statistics.apply(seen)
         action = self.policy.act(seen, None if deterministic else self._rng)
-        return self.codec.decode_action(self.policy.to_env(action)[0])
+        return do.rows(self.policy.to_env(action))[0]
 
     def begin(self) -> None:
         """Forgets the episode before."""
         self._frames.clear()
 
     @property
-    def codec(self) -> Codec:
+    def codecs(self) -> tuple[ObsCodec, ActionCodec]:
         """Between the world's spaces and arrays; makes the world once to learn its spaces."""
-        if self._codec is None:
-            self._codec = codec_of(self.settings)
-        return self._codec
+        if self._codecs is None:
+            env = make_env(self.settings)
+            self._codecs = obs_codec(env.observation_space), action_codec(env.action_space)
+            env.close()
+        return self._codecs
 
     def batch(
         self, rng: np.random.Generator | None = None
@@ -141,6 +147,8 @@ class Agent:
         policy.load_arrays(_below(arrays, "policy/"))
         statistics = None
         if facts["normalised"]:
+            from plaudit.envs.normalise import Statistics
+
             statistics = Statistics.from_saved((_below(arrays, "statistics/"), {}))
         return cls(facts["algorithm"], WorldSettings(**facts["settings"]), policy, statistics)
 

@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from plaudit.control.evaluation import Act, Evaluator
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Saved
+from plaudit.models.control_nets import arrays, load_arrays
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 
 NUM_LOGS, NUM_EVALUATIONS, NUM_SAVES = 200, 10, 20
@@ -69,6 +71,21 @@ class Draws:
         self.rng.bit_generator.state = saved[1]["generator"]
 
 
+class Weights:
+    """The parameters of nets, as a part to be kept."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def state(self) -> Saved:
+        """Every parameter by name, copied."""
+        return arrays(self._module), {}
+
+    def restore(self, saved: Saved) -> None:
+        """Takes them back."""
+        load_arrays(self._module, saved[0])
+
+
 class Keeper:
     """The parts of a loop by name, saved as one and restored as one."""
 
@@ -79,12 +96,12 @@ class Keeper:
 
     def state(self) -> Saved:
         """Arrays as "part/name", facts by part."""
-        arrays: dict[str, NDArray[Any]] = {}
+        found: dict[str, NDArray[Any]] = {}
         facts: dict[str, Any] = {}
         for name, part in self.parts.items():
             own, facts[name] = part.state()
-            arrays |= {f"{name}/{key}": array for key, array in own.items()}
-        return arrays, facts
+            found |= {f"{name}/{key}": array for key, array in own.items()}
+        return found, facts
 
     def restore(self, saved: Saved) -> None:
         """Hands each part what it gave."""
@@ -94,13 +111,9 @@ class Keeper:
 
 def part_of(saved: Saved, name: str) -> Saved:
     """What one part of a `Keeper` gave."""
-    arrays, facts = saved
-    own = {
-        key.removeprefix(f"{name}/"): array
-        for key, array in arrays.items()
-        if key.startswith(f"{name}/")
-    }
-    return own, facts[name]
+    prefix = f"{name}/"
+    own = {k.removeprefix(prefix): a for k, a in saved[0].items() if k.startswith(prefix)}
+    return own, saved[1][name]
 
 
 class Watch:

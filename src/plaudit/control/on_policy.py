@@ -17,7 +17,7 @@ from plaudit.records.types import Steps
 
 if TYPE_CHECKING:
     from plaudit.models.control_nets import Net
-    from plaudit.models.policies import Policy
+    from plaudit.models.policies import ActorPolicy
 
 Schedule = Literal["constant", "linear"]
 
@@ -60,7 +60,7 @@ class Batch:
                 yield Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def to_steps(seen: Experience, policy: Policy, critic: Net) -> Steps:
+def to_steps(seen: Experience, policy: ActorPolicy, critic: Net) -> Steps:
     """What every kind of credit takes [B, T], with the log-probabilities and values of `seen`.
 
     The policy must still be the one that acted.
@@ -70,7 +70,7 @@ def to_steps(seen: Experience, policy: Policy, critic: Net) -> Steps:
     action = torch.from_numpy(seen.action)
     with torch.no_grad():
         rows = seen.obs.reshape(num_envs * num_steps, *seen.obs.shape[2:])
-        params = torch.from_numpy(policy.infer(rows))
+        params = torch.from_numpy(policy.net.infer(rows))
         logp = policy.head.logp(params, action.flatten(0, 1)).view(num_envs, num_steps)
     return Steps(
         obs=torch.from_numpy(seen.obs),
@@ -85,7 +85,9 @@ def to_steps(seen: Experience, policy: Policy, critic: Net) -> Steps:
     )
 
 
-def credited(seen: Experience, policy: Policy, critic: Net, *, gamma: float, lam: float) -> Batch:
+def credited(
+    seen: Experience, policy: ActorPolicy, critic: Net, *, gamma: float, lam: float
+) -> Batch:
     """The steps that count, with GAE and the return (advantage + value) that it implies."""
     steps = to_steps(seen, policy, critic)
     adv = gae(

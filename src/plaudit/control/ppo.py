@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch
+from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
 from plaudit.control.on_policy import (
     Batch,
     Schedule,
@@ -32,10 +32,10 @@ from plaudit.control.on_policy import (
 )
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Saved
+from plaudit.envs.worlds import Array, Saved
 from plaudit.models.control_nets import Net, network
 from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import Policy, actor_policy
+from plaudit.models.policies import ActorPolicy, actor
 from plaudit.ops.divergence import kl_k3
 from plaudit.ops.policy import clipped_surrogate
 from plaudit.ops.value import clipped_value_loss
@@ -91,24 +91,30 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor_policy(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
+    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     agent = Agent("ppo", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(
-        agent=agent, critic=critic, optimiser=optimiser, worlds=worlds, draws=draws, watch=watch
+        agent=agent,
+        critic=Weights(critic),
+        optimiser=optimiser,
+        worlds=worlds,
+        draws=draws,
+        watch=watch,
     )
     obs = worlds.reset()
     if saved is not None:
         keeper.restore(saved)
         obs = keeper.restored["worlds"]
 
+    def act(obs: Array) -> Array:
+        return policy.act(obs, draws.rng)
+
     while not watch.finished:
         # Act. The policy is the same throughout, so its probabilities can be computed afterwards.
-        seen = collect(
-            worlds, lambda o: policy.act(o, draws.rng), obs, config.num_steps, to_env=policy.to_env
-        )
+        seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
         watch.count(seen.num_steps, seen.episodes)
 
@@ -135,7 +141,7 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
 
 
 def objective(
-    config: PPOConfig, policy: Policy, critic: Net, part: Batch, clip: float
+    config: PPOConfig, policy: ActorPolicy, critic: Net, part: Batch, clip: float
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one minibatch, and numbers to log.
 
@@ -144,18 +150,18 @@ def objective(
     params = policy(part.obs)
     logp = policy.head.logp(params, part.action)
     adv = part.normalised_adv()
-    actor = clipped_surrogate(logp, part.logp, adv, clip_low=clip, clip_high=clip).mean()
+    gain = clipped_surrogate(logp, part.logp, adv, clip_low=clip, clip_high=clip).mean()
     value = critic(part.obs).squeeze(-1)
     if config.value_clip is None:
         error = 0.5 * ((value - part.ret) ** 2).mean()
     else:
         error = clipped_value_loss(value, part.value, part.ret, clip=config.value_clip).mean()
     entropy = policy.head.entropy(params).mean()
-    loss = actor + config.value_coef * error - config.entropy_coef * entropy
+    loss = gain + config.value_coef * error - config.entropy_coef * entropy
     with torch.no_grad():
         ratio = (logp - part.logp).exp()
         numbers = {
-            "loss/policy": actor.item(),
+            "loss/policy": gain.item(),
             "loss/value": error.item(),
             "policy/entropy": entropy.item(),
             "policy/approxkl": kl_k3(part.logp, logp).mean().item(),

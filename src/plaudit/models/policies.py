@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,9 @@ class Policy(nn.Module, Generic[H]):
         load_arrays(self, found)
 
 
+ActorPolicy: TypeAlias = Policy[ActorHead]
+
+
 def actor(
     obs_spec: ObsSpec,
     action_spec: ActionSpec,
@@ -82,7 +85,7 @@ def actor(
     activation: Activation = "tanh",
     init: Init = "orthogonal",
     gain_out: float = 0.01,
-) -> Policy[ActorHead]:
+) -> ActorPolicy:
     """A policy-gradient actor: categorical, multi-categorical or Gaussian by the action space.
 
     The last layer begins near 0, so all actions begin equally likely (Andrychowicz et al. 2021,
