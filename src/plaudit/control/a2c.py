@@ -1,0 +1,140 @@
+"""A2C: a small step on a few fresh steps of many copies, all in step with one another.
+
+    1. act for `num_steps` steps in every copy of the world;
+    2. advantage: the discounted rewards to the end of those steps, and the critic's value of where
+       they led, less the critic's value of where they began (`lam` 1; below it, GAE);
+    3. one gradient step on all of it: −log π·A, half the squared error of the critic, entropy.
+
+    L = mean of −log π(a|s)·A − entropy_coef·H(π) + value_coef·½(V − R)²,   R = A + V
+
+Source: Mnih et al. 2016 (1602.01783), algorithm S3, with copies that wait for one another in place
+of asynchronous workers (those are in `a3c`). Departures: actor and critic are separate nets, and
+the loss is a mean over the steps, not a sum. Not here: a shared trunk, normalised advantages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from plaudit.control.agent import Agent
+from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.control.on_policy import Schedule, descend, scheduled
+from plaudit.envs.make import make_worlds
+from plaudit.envs.rollout import Experience, collect
+from plaudit.envs.worlds import Array, Saved
+from plaudit.models.control_nets import Net, network
+from plaudit.models.optim import FlatRMSprop
+from plaudit.models.policies import ActorPolicy, actor
+from plaudit.ops.advantages import gae
+from plaudit.ops.masks import aggregate
+from plaudit.ops.policy import score_function_loss
+from plaudit.records.events import Event
+
+
+class A2CConfig(Loop):
+    """Advantage actor-critic with copies in step (Mnih et al. 2016)."""
+
+    num_envs: int = Field(
+        8, ge=1, description="Copies of the environment that act side by side (2016: 16 workers)."
+    )
+    num_steps: int = Field(
+        5, ge=1, description="Steps of each copy behind one gradient step (2016, section 8: 5)."
+    )
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount (2016, section 8).")
+    lam: float = Field(
+        1.0, ge=0, le=1, description="Decay of GAE; 1 is the n-step return (2016, algorithm S3)."
+    )
+    value_coef: float = Field(
+        1.0, ge=0, description="Weight of half the squared error of the critic."
+    )
+    entropy_coef: float = Field(
+        0.0, ge=0, description="Weight of the entropy (2016, section 8: 0.01 on Atari)."
+    )
+    lr: float = Field(7e-4, gt=0, description="Step size of RMSprop (2016, figure S11: near 7e-4).")
+    lr_schedule: Schedule = Field(
+        "constant", description="Whether lr falls to 0 over the run (2016, section 8: it does)."
+    )
+    max_grad_norm: float = Field(
+        0.5, gt=0, description="Length to which a gradient is cut (OpenAI's A2C)."
+    )
+    hidden: tuple[int, ...] = Field((64, 64), description="Sizes of the hidden layers.")
+    activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
+
+
+def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
+    """Trains an agent by A2C, from the beginning or from what was saved."""
+    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    worlds = make_worlds(config, seed=config.seed)
+    shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
+    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
+    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    optimiser = FlatRMSprop([*policy.parameters(), *critic.parameters()], lr=config.lr)
+    agent = Agent("a2c", config, policy, getattr(worlds, "statistics", None))
+    watch = Watch(config, agent.batch(), agent.copy_statistics)
+    keeper = Keeper(
+        agent=agent,
+        critic=Weights(critic),
+        optimiser=optimiser,
+        worlds=worlds,
+        draws=draws,
+        watch=watch,
+    )
+    obs = worlds.reset()
+    if saved is not None:
+        keeper.restore(saved)
+        obs = keeper.restored["worlds"]
+
+    def act(obs: Array) -> Array:
+        return policy.act(obs, draws.rng)
+
+    while not watch.finished:
+        optimiser.lr = scheduled(config.lr, config.lr_schedule, watch.left)
+        seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
+        obs = seen.last_obs
+        watch.count(seen.num_steps, seen.episodes)
+        loss, numbers = objective(config, policy, critic, seen)
+        grad_norm = descend(optimiser, loss, config.max_grad_norm)
+        watch.add({**numbers, "grad_norm": grad_norm, "lr": optimiser.lr})
+        yield from watch.say(keeper)
+    worlds.close()
+    yield watch.done()
+
+
+def objective(
+    config: A2CConfig, policy: ActorPolicy, critic: Net, seen: Experience
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one rollout, and numbers to log. One forward of each net serves all of it."""
+    judged = critic(torch.from_numpy(seen.all_obs())).squeeze(-1)
+    value, next_value = seen.values_of(judged.detach().numpy())
+    mask = torch.from_numpy(seen.mask)
+    adv = gae(
+        torch.from_numpy(seen.reward),
+        torch.from_numpy(value),
+        torch.from_numpy(next_value),
+        torch.from_numpy(seen.terminated),
+        torch.from_numpy(seen.boundary),
+        gamma=config.gamma,
+        lam=config.lam,
+        mask=mask,
+    )
+    ret = adv + torch.from_numpy(value)
+    params = policy(torch.from_numpy(seen.obs).flatten(0, 1))
+    logp = policy.head.logp(params, torch.from_numpy(seen.action).flatten(0, 1)).view(adv.shape)
+    entropy = policy.head.entropy(params).view(adv.shape)
+    error = 0.5 * (judged[: adv.numel()].view(adv.shape) - ret) ** 2
+
+    count = mask.sum()
+    actor_mean = aggregate(score_function_loss(logp, adv), mask, count)
+    error_mean = aggregate(error, mask, count)
+    entropy_mean = aggregate(entropy, mask, count)
+    loss = actor_mean + config.value_coef * error_mean - config.entropy_coef * entropy_mean
+    return loss, {
+        "loss/policy": actor_mean.item(),
+        "loss/value": error_mean.item(),
+        "policy/entropy": entropy_mean.item(),
+    }
