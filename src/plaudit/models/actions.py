@@ -256,7 +256,8 @@ class _Unit(_Base):
 
     def random(self, num_envs: int, rng: Rng) -> Array:
         """Uniform in the unit box: float32 [B, d], for steps before learning starts."""
-        return rng.uniform(-1.0, 1.0, (num_envs, self.spec.sizes[0])).astype(np.float32)
+        drawn = rng.uniform(-1.0, 1.0, (num_envs, self.spec.sizes[0]))
+        return np.asarray(drawn, np.float32)
 
 
 class SquashedGaussian(_Unit):
@@ -317,7 +318,8 @@ class DeterministicTanh(_Unit):
     def draw(self, params: Array, rng: Rng) -> Array:
         """With exploration noise: float32 [B, d] in [−1, 1]."""
         noise = np.float32(self.noise_std) * rng.standard_normal(params.shape, dtype=np.float32)
-        return np.minimum(np.maximum(np.tanh(params) + noise, np.float32(-1)), np.float32(1))
+        noisy: Array = np.tanh(params) + noise
+        return np.minimum(np.maximum(noisy, np.float32(-1)), np.float32(1))
 
     def mode(self, params: Array) -> Array:
         """tanh(params)."""
@@ -351,7 +353,8 @@ class Greedy(_Base):
         """int64 [B]: one uniform number for a row's coin, one integer for its random action."""
         explore = rng.random(params.shape[0]) < self.epsilon
         anything = rng.integers(self.spec.sizes[0], size=params.shape[0])
-        return np.where(explore, anything, self.mode(params))
+        chosen: Array = np.where(explore, anything, self.mode(params))
+        return chosen
 
     def mode(self, params: Array) -> Array:
         """The first of the best actions: int64 [B]."""

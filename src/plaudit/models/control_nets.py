@@ -52,7 +52,8 @@ class Eyes(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features [B, 512] of images [B, C, H, W] in 0 to 255."""
-        features: Tensor = self.parts(image.to(self.parts[0].weight.dtype) / 255.0)
+        dtype = next(self.parts.parameters()).dtype
+        features: Tensor = self.parts(image.to(dtype) / 255.0)
         return features
 
 
@@ -80,9 +81,9 @@ class Net(nn.Module):
         self.obs_spec, self.num_out, self.hidden = obs_spec, num_out, tuple(hidden)
         self.activation, self.copies, self.extra_inputs = activation, copies, extra_inputs
         images = [piece for piece in obs_spec.pieces if piece.kind == "image"]
+        self.num_images = len(images)
         self.eyes = nn.ModuleList(
-            nn.ModuleList(Eyes(piece.shape, rng, init) for piece in images)
-            for _ in range(copies if images else 0)
+            Eyes(piece.shape, rng, init) for _ in range(copies) for piece in images
         )
         num_seen = extra_inputs + sum(
             piece.size if piece.kind == "vector" else NUM_FEATURES for piece in obs_spec.pieces
@@ -95,40 +96,37 @@ class Net(nn.Module):
             gain_out=gain_out,
             copies=copies,
         )
-        self._is_vector = not images
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of a batch, differentiable."""
-        if self._is_vector:
+        if not self.num_images:
             return self.mlp.forward(x)
-        seen = [self._features(x, list(eyes)) for eyes in self.eyes]
+        seen = [self._features(x, copy) for copy in range(self.copies)]
         return self.mlp.forward(seen[0] if self.copies == 1 else torch.stack(seen))
 
     def infer(self, x: Array) -> NDArray[np.float32]:
         """The same without autograd, NumPy to NumPy."""
-        if self._is_vector:
+        if not self.num_images:
             return self.mlp.infer(x)
         with torch.no_grad():
             out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
             return np.asarray(out.cpu().numpy(), np.float32)
 
-    def _features(self, x: Tensor, eyes: list[nn.Module]) -> Tensor:
-        """[B, features]: images through their eyes, the rest as it is, in the pieces' order."""
+    def _features(self, x: Tensor, copy: int) -> Tensor:
+        """[B, features]: images through this copy's eyes, the rest as it is, in order."""
         x = x.flatten(1)
-        sizes = [piece.size for piece in self.obs_spec.pieces]
-        if x.shape[1] != sum(sizes) + self.extra_inputs:
-            raise UserError(
-                f"the net takes {sum(sizes) + self.extra_inputs} numbers an observation, "
-                f"found {x.shape[1]}."
-            )
-        parts, of_image = [], iter(eyes)
-        for piece, part in zip(
-            self.obs_spec.pieces, x.split([*sizes, self.extra_inputs], 1)[:-1], strict=True
-        ):
+        expected = sum(piece.size for piece in self.obs_spec.pieces) + self.extra_inputs
+        if x.shape[1] != expected:
+            raise UserError(f"the net takes {expected} numbers an observation, found {x.shape[1]}.")
+        parts, start = [], 0
+        eyes = iter(self.eyes[copy * self.num_images : (copy + 1) * self.num_images])
+        for piece in self.obs_spec.pieces:
+            part = x[:, start : start + piece.size]
+            start += piece.size
             image = piece.kind == "image"
-            parts.append(next(of_image)(part.unflatten(1, piece.shape)) if image else part)
+            parts.append(next(eyes)(part.reshape(-1, *piece.shape)) if image else part)
         if self.extra_inputs:
-            parts.append(x[:, -self.extra_inputs :])
+            parts.append(x[:, start:])
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -147,10 +147,10 @@ class MLP(nn.Module):
         shared = self.copies > 1 and trace.inputs[0].ndim == 2
         return into, grad.sum(0) if shared else grad
 
-    def _each(self, kernel: Any, *arrays: F32) -> None:
-        """Calls a kernel of matrices for every copy."""
-        if self.copies == 1:
-            kernel(*arrays[:-1], arrays[-1])
+    def _each(self, kernel: Callable[..., None], *arrays: F32) -> None:
+        """Calls a kernel of matrices and, last, a row, for every copy."""
+        if arrays[0].ndim == 2:
+            kernel(*arrays)
             return
         for copy in range(self.copies):
             kernel(*(array[copy] for array in arrays[:-1]), arrays[-1][copy, 0])
@@ -159,11 +159,8 @@ class MLP(nn.Module):
         if self.activation == "tanh":
             z += bias
             np.tanh(z, out=z)
-        elif z.ndim == 2:
-            bias_relu(z, bias)
         else:
-            z += bias
-            np.maximum(z, 0.0, out=z)
+            self._each(bias_relu, z, bias)
 
     def _by_torch(self, x: Tensor) -> Tensor:
         """The same layers by torch's operations: any device and dtype, any order of derivative."""
@@ -212,7 +209,7 @@ class _Forward(torch.autograd.Function):
         return torch.from_numpy(out)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         _ = ctx.saved_tensors
         need_x, need_flat, _ = ctx.needs_input_grad
