@@ -80,12 +80,14 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
     A first Ctrl-C asks every process to save and stop, and raises Interrupted when all have; a
     second one ends them at once, with what they saved last.
     """
-    waiting = [seed for seed in sweep.seeds if not sweep.finished(seed)]
+    waiting = list(sweep.seeds)
     running: dict[int, subprocess.Popen[bytes]] = {}
     shown, told = 0.0, False
     progress.begin("sweep", ["seeds finished", sweep.metric or "", *SCORES])
     try:
         while waiting or running:
+            # Also while it goes on: what a killed sweep left running may end by itself.
+            waiting = [seed for seed in waiting if not sweep.finished(seed)]
             if interrupt.requested:
                 waiting = []
                 told = told or _ask_to_stop(running)
