@@ -1,0 +1,125 @@
+"""DQN: learn the value of every action from replay, and act by the best.
+
+    1. act: any action with chance ε, else the one of highest Q; keep the transition;
+    2. draw a batch of chains of up to `n_step` steps from replay;
+    3. lessen H(Q(s, a) − (r + γ·r' + … + γ^k·Q_slow(s_k, a*))), H Huber's loss, Q_slow a slow copy.
+
+`target` says who chooses a*: the slow copy (q: Mnih et al. 2015), or the net that learns (double_q:
+van Hasselt et al. 2016). `net` may split values into those of states and advantages (dueling: Wang
+et al. 2016), and `replay` may prefer what surprised (prioritised: Schaul et al. 2016). Learning the
+distribution of returns is `dqn_distributional`.
+
+Departures from Mnih et al. 2015: Adam in place of RMSprop, gradients clipped by their norm, several
+steps' rewards (Hessel et al. 2018), and by default a slow copy that follows little by little
+(Lillicrap et al. 2016) where 2015 copied every 10,000 updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from plaudit.control.agent import Agent
+from plaudit.control.loop import Draws, Keeper, Watch
+from plaudit.control.off_policy import act_and_learn
+from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon_at, new_replay
+from plaudit.control.q_values import F32, HEADS, TARGETS, huber_td
+from plaudit.envs.make import make_worlds
+from plaudit.envs.replay import Batch
+from plaudit.envs.replay_prioritised import PrioritisedReplay
+from plaudit.envs.worlds import Saved
+from plaudit.models.actions import Greedy
+from plaudit.models.optim import FlatAdam, clip_grad_norm_
+from plaudit.models.policies import Policy, greedy
+from plaudit.records.events import Event
+
+
+class DQNConfig(QLearning):
+    """Deep Q-learning (Mnih et al. 2015), double unless said otherwise (van Hasselt et al. 2016)."""
+
+    target: Literal["double_q", "q"] = Field(
+        "double_q", description="Who chooses the next action of a target: see the file's head."
+    )
+    net: Literal["plain", "dueling"] = Field(
+        "plain", description="Values of actions, or of states and advantages (Wang et al. 2016)."
+    )
+
+
+def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
+    """Trains an agent by DQN, from the beginning or from what was saved."""
+    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    worlds = make_worlds(config, seed=config.seed)
+    specs = worlds.obs_spec, worlds.action_spec
+    policy = greedy(*specs, rng=weights.rng, hidden=config.hidden, head=HEADS[config.net])
+    slow = Slow(policy, every=config.target_every, tau=config.tau)
+    optimiser = FlatAdam(policy.parameters(), lr=config.lr)
+    replay = new_replay(config, worlds)
+    agent = Agent("dqn", config, policy, getattr(worlds, "statistics", None))
+    watch = Watch(config, agent.batch(), agent.copy_statistics)
+    keeper = Keeper(
+        agent=agent,
+        slow=slow,
+        optimiser=optimiser,
+        replay=replay,
+        worlds=worlds,
+        draws=draws,
+        watch=watch,
+    )
+    target_of = TARGETS[config.target]
+
+    def explore(obs: F32) -> F32:
+        policy.head.epsilon = epsilon_at(
+            watch.step,
+            start=config.epsilon_start,
+            end=config.epsilon_end,
+            steps=config.epsilon_fraction * config.steps,
+        )
+        return policy.act(obs, draws.rng)
+
+    def learn() -> dict[str, float]:
+        slow.follow(watch.step)
+        batch = drawn(config, replay, watch.left, draws.rng)
+        goal = target_of(batch, policy, slow.copy)
+        optimiser.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
+        delta, metrics = improve(policy, optimiser, batch, goal, config.max_grad_norm)
+        check_finite(metrics["loss/q"], watch.step)
+        if isinstance(replay, PrioritisedReplay):
+            replay.refresh(batch.rows, delta)
+        return {**metrics, "epsilon": policy.head.epsilon, "lr": optimiser.lr}
+
+    obs = worlds.reset()
+    if saved is not None:
+        keeper.restore(saved)
+        obs = keeper.restored["worlds"]
+        if not worlds.gives_state:
+            replay.cut()  # the episodes that were under way are not gone on with
+    yield from act_and_learn(
+        config,
+        obs,
+        worlds=worlds,
+        replay=replay,
+        watch=watch,
+        keeper=keeper,
+        explore=explore,
+        learn=learn,
+    )
+    worlds.close()
+    yield watch.done()
+
+
+def improve(
+    policy: Policy[Greedy], optimiser: FlatAdam, batch: Batch, goal: F32, max_grad_norm: float
+) -> tuple[F32, dict[str, float]]:
+    """One gradient step that moves Q(s, a) towards `goal` [B]; the TD errors [B], and metrics."""
+    q = policy.head.q(policy.net(torch.from_numpy(batch.obs)))
+    weight = np.ones(len(goal), np.float32) if batch.weight is None else batch.weight
+    loss, mean, delta, grad = huber_td(q.detach().numpy(), batch.action, goal, weight)
+    optimiser.zero_grad()
+    q.backward(torch.from_numpy(grad))  # type: ignore[no-untyped-call]
+    norm = clip_grad_norm_(optimiser.params, max_grad_norm)
+    optimiser.step()
+    return delta, {"loss/q": loss, "q/mean": mean, "grad_norm": norm}

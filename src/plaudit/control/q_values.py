@@ -1,0 +1,80 @@
+"""Targets of action values and the loss of their errors, in NumPy.
+
+Targets need no gradient, and that of the loss in the values is short enough to write down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from plaudit.envs.replay import Batch
+from plaudit.models.actions import DuelingGreedy, Greedy
+from plaudit.models.policies import Policy
+
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+HEADS: dict[str, type[Greedy]] = {"plain": Greedy, "dueling": DuelingGreedy}
+
+
+def q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> F32:
+    """Values of all actions [B, A] for observations [B, ...], without gradients."""
+    params = torch.from_numpy(policy.net.infer(obs))
+    values: F32 = policy.head.q(params).numpy()
+    return values
+
+
+def q_target(batch: Batch, online: Policy[Greedy], target: Policy[Greedy]) -> F32:
+    """reward + discount · max_a Q_target(next_obs, a), of shape [B].
+
+    One net both chooses and values, so chance errors count as gains. Source: Mnih et al. 2015.
+    """
+    best = q_values(target, batch.next_obs).max(1)
+    goal: F32 = batch.reward + batch.discount * best
+    return goal
+
+
+def double_q_target(batch: Batch, online: Policy[Greedy], target: Policy[Greedy]) -> F32:
+    """reward + discount · Q_target(next_obs, argmax_a Q(next_obs, a)), of shape [B].
+
+    The net that learns chooses and the target values. Source: van Hasselt et al. 2016.
+    """
+    chosen = online.head.mode(online.net.infer(batch.next_obs))
+    value = q_values(target, batch.next_obs)[np.arange(len(chosen)), chosen]
+    goal: F32 = batch.reward + batch.discount * value
+    return goal
+
+
+TARGETS: dict[str, Callable[[Batch, Policy[Greedy], Policy[Greedy]], F32]] = {
+    "q": q_target,
+    "double_q": double_q_target,
+}
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def huber_td(q: F32, action: Ints, target: F32, weight: F32) -> tuple[float, float, F32, F32]:
+    """Mean of w·H(δ) with δ = Q(s, a) − target; H(δ) = δ²/2 within 1 and |δ| − ½ beyond.
+
+    q [B, A], action, target and weight [B]. Returns the loss, the mean of Q(s, a), δ [B], and the
+    loss's gradient in q [B, A], which is w·clip(δ, ±1)/B at the actions taken and 0 elsewhere.
+    Source: Mnih et al. 2015, "error clipping"; Huber 1964.
+    """
+    num = len(action)
+    delta = np.empty(num, np.float32)
+    grad = np.zeros_like(q)
+    loss, total = 0.0, 0.0
+    for i in range(num):
+        value = q[i, action[i]]
+        d = value - target[i]
+        size = abs(d)
+        loss += weight[i] * (0.5 * d * d if size <= 1.0 else size - 0.5)
+        total += value
+        delta[i] = d
+        grad[i, action[i]] = weight[i] * min(max(d, -1.0), 1.0) / num
+    return loss / num, total / num, delta, grad
