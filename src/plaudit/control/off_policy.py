@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.control.loop import Keeper, Loop, Watch, part_of
+from plaudit.control.loop import Keeper, Loop, Watch
 from plaudit.envs.replay import Replay
 from plaudit.envs.worlds import Saved, Worlds
 from plaudit.records.events import Event
@@ -42,14 +42,15 @@ class OffPolicy(Loop):
 def beginning(worlds: Worlds, replay: Replay, keeper: Keeper, saved: Saved | None) -> Array:
     """The observations [B, ...] that the loop acts on first; all parts restored from `saved`.
 
-    `keeper` holds every part but the worlds, whose own state is saved beside it as "worlds".
+    Where the worlds cannot go on exactly, the replay learns that their episodes were cut off.
     """
     if saved is None:
         return worlds.reset()
     keeper.restore(saved)
     if not worlds.gives_state:
-        replay.cut()  # the episodes that were under way are not gone on with
-    return worlds.restore(part_of(saved, "worlds"))
+        replay.cut()
+    obs: Array = keeper.restored["worlds"]
+    return obs
 
 
 def act_and_learn(
@@ -81,4 +82,6 @@ def act_and_learn(
             rounds = watch.step // config.train_every - before // config.train_every
             for _ in range(rounds * config.gradient_steps):
                 watch.add(learn())
-        yield from watch.say(keeper, before)
+        yield from watch.say(keeper)
+    worlds.close()
+    yield watch.done()
