@@ -80,6 +80,10 @@ class Clock:
         _watched.discard(self)
         _arm()
 
+    def tick(self) -> None:
+        """Another step begins."""
+        self.count += 1
+
     def is_late(self, now: float) -> bool:
         """True once the step that was seen busy has been so for `timeout` seconds."""
         if not self.busy:

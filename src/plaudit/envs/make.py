@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from plaudit.envs.copies import Copy
 from plaudit.envs.guard import said
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import action_codec, obs_codec
+from plaudit.envs.stack import Stacked
 from plaudit.envs.sync import Sync
 from plaudit.envs.worlds import Worlds
 from plaudit.records.errors import UserError, nearest
@@ -44,7 +46,26 @@ def make_worlds(
     it needs is missing, options that it does not know, or spaces that cannot be learned in.
     """
     num_envs = settings.num_envs if num_envs is None else num_envs
-    return make_sync(settings, seed=seed, num_envs=num_envs)
+    worlds: Worlds = make_sync(settings, seed=seed, num_envs=num_envs)
+    if settings.frame_stack > 1:
+        worlds = Stacked(worlds, settings.frame_stack)
+    return _normalised(settings, worlds, training)
+
+
+def _normalised(settings: WorldSettings, worlds: Worlds, training: bool) -> Worlds:
+    """The worlds with the scaling that `settings` ask for."""
+    scales_reward = settings.normalise_reward and training
+    if not (settings.normalise_obs or scales_reward):
+        return worlds
+    from plaudit.envs.normalise import Normalised, ReturnScale, Statistics  # it loads numba
+
+    gamma = getattr(settings, "gamma", 0.99)  # every algorithm's config has one
+    return Normalised(
+        worlds,
+        statistics=Statistics(prod(worlds.obs_spec.shape)) if settings.normalise_obs else None,
+        return_scale=ReturnScale(worlds.num_envs, gamma) if scales_reward else None,
+        frozen=not training,
+    )
 
 
 def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Sync:

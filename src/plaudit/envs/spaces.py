@@ -155,6 +155,22 @@ class _OneLeaf(ObsCodec):
         self.leaf.fill(obs, out[row])
 
 
+class _Choice(_OneLeaf):
+    """Discrete alone: an integer in range is looked at no further."""
+
+    def __init__(self, space: spaces.Discrete) -> None:
+        super().__init__(space, Choices("obs", space))
+        self.n, self.start = int(space.n), int(space.start)
+
+    def write(self, obs: Any, out: Array, row: int) -> None:
+        if isinstance(obs, int | np.integer) and 0 <= obs - self.start < self.n:
+            flat = out[row]
+            flat[:] = 0
+            flat[obs - self.start] = 1
+        else:
+            super().write(obs, out, row)
+
+
 class _Vector(ObsCodec):
     """Numbers alone: an array of the right shape and dtype is copied without another look."""
 
@@ -217,6 +233,8 @@ def obs_codec(space: Any) -> ObsCodec:
     leaf = _leaf("obs", space)
     if isinstance(leaf, Image):
         return _Picture(space)
+    if isinstance(space, spaces.Discrete):
+        return _Choice(space)
     return _Vector(space) if isinstance(leaf, Numbers) else _OneLeaf(space, leaf)
 
 

@@ -116,8 +116,7 @@ class Sync:
         self._clock.busy = True
         try:
             for row, copy in enumerate(self.copies):
-                self._clock.count += 1
-                copy.restore(saved_copy(saved, row), obs, row)
+                copy.restore(saved_copy(saved, row), self._codec, obs, row, self._clock.tick)
                 if not np.array_equal(obs[row], arrays["obs"][row]):
                     raise copy.unrepeated()
         except Hung:

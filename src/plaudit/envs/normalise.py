@@ -1,0 +1,231 @@
+"""Observations and rewards on a common scale, by running statistics that are saved with the agent.
+
+An observation is moved by the running mean and divided by the running deviation of every
+observation that a step led to (and of the first ones), then cut to within ±10. A reward is divided
+by the running deviation of the discounted return so far in its episode. Rows off the mask do not
+count. Returns of episodes stay in the world's own units. In evaluation the statistics are copied
+and frozen, and rewards are left alone.
+
+Departure from Engstrom et al. 2020 (section 2) and common practice: until two values have been
+seen, nothing is divided, as their deviation is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from plaudit.envs.stack import inner
+from plaudit.envs.worlds import Array, Saved, Transition, Worlds
+from plaudit.records.errors import UserError
+
+CLIP = 10.0
+"""Largest size of a scaled observation or reward, as usual since OpenAI's baselines (2017)."""
+
+EPSILON = 1e-8
+"""Added to the variance, from the same source."""
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def _compiled(function: F) -> F:
+    return cast(F, njit(cache=True, error_model="numpy")(function))
+
+
+class Statistics:
+    """Mean and variance of what was seen so far, number by number, in float64."""
+
+    def __init__(self, size: int) -> None:
+        self.mean = np.zeros(size)
+        self.var = np.ones(size)
+        self.count = np.zeros(1)
+
+    def update(self, values: Array, mask: NDArray[np.bool_]) -> None:
+        """Adds the rows [B, size] that are on the mask.
+
+        With n rows of mean m and sum of squares s about it, and N seen before, d = m - mean:
+        mean += d n / (N + n);  var = (N var + s + d² N n / (N + n)) / (N + n).
+        Source: Chan, Golub and LeVeque 1979, equation 2.1.
+        """
+        _update(values, mask, self.mean, self.var, self.count)
+
+    def apply(self, obs: Array) -> Array:
+        """clip((obs - mean) / sqrt(var + 1e-8), ±10) as float32, of rows [..., size]."""
+        rows = np.ascontiguousarray(obs, np.float32).reshape(-1, len(self.mean))
+        out = np.empty(rows.shape, np.float32)
+        _apply(rows, self.mean, self.scale(), out)
+        return out.reshape(obs.shape)
+
+    def scale(self) -> NDArray[np.float64]:
+        """1 / sqrt(var + 1e-8); ones until two rows were seen."""
+        if self.count[0] < 2:
+            return np.ones_like(self.var)
+        return np.asarray(1 / np.sqrt(self.var + EPSILON))
+
+    def copy_from(self, other: Statistics) -> None:
+        """Takes over what another has seen."""
+        self.mean[:], self.var[:], self.count[:] = other.mean, other.var, other.count
+
+    def state(self) -> Saved:
+        """All of it."""
+        return {"mean": self.mean, "var": self.var, "count": self.count}, {}
+
+    def restore(self, saved: Saved) -> None:
+        """Goes on from there."""
+        arrays, _ = saved
+        self.mean, self.var, self.count = (
+            np.array(arrays[name], np.float64) for name in ("mean", "var", "count")
+        )
+
+    @classmethod
+    def from_saved(cls, saved: Saved) -> Statistics:
+        """Those that gave `saved`."""
+        made = cls(len(saved[0]["mean"]))
+        made.restore(saved)
+        return made
+
+
+class ReturnScale:
+    """Divides rewards by the running deviation of the discounted return of B copies."""
+
+    def __init__(self, num_envs: int, gamma: float) -> None:
+        self.gamma = gamma
+        self.statistics = Statistics(1)
+        self.ret = np.zeros(num_envs)
+
+    def __call__(self, moved: Transition) -> NDArray[np.float64]:
+        """R ← γR + r; clip(r / sqrt(var(R) + 1e-8), ±10); R ← 0 after a boundary."""
+        self.ret = np.where(moved.mask, self.gamma * self.ret + moved.reward, self.ret)
+        self.statistics.update(self.ret[:, None], moved.mask)
+        self.ret[moved.boundary] = 0.0
+        scaled = np.clip(moved.reward * self.statistics.scale(), -CLIP, CLIP)
+        return np.where(moved.mask, scaled, moved.reward)
+
+
+class Normalised:
+    """Worlds whose observations, rewards or both are scaled; `frozen` statistics do not change.
+
+    `statistics` are those of the observations, None where these stay as they are. Frozen, they are
+    no part of the state: they belong to whoever learns.
+    """
+
+    def __init__(
+        self,
+        worlds: Worlds,
+        *,
+        statistics: Statistics | None,
+        return_scale: ReturnScale | None,
+        frozen: bool = False,
+    ) -> None:
+        if statistics is not None and not worlds.obs_spec.is_vector:
+            raise UserError(
+                "normalise_obs = true, but observations hold images, which the net scales itself"
+            )
+        self.worlds, self.frozen = worlds, frozen
+        self.statistics, self.return_scale = statistics, return_scale
+        self.num_envs, self.gives_state = worlds.num_envs, worlds.gives_state
+        self.obs_spec, self.action_spec = worlds.obs_spec, worlds.action_spec
+        self._all = np.ones(worlds.num_envs, np.bool_)
+
+    def copy_statistics(self, statistics: Statistics) -> None:
+        """Scales observations as another does."""
+        assert self.statistics is not None, "observations are not normalised"
+        self.statistics.copy_from(statistics)
+
+    def reset(self) -> Array:
+        """Begins an episode in every copy; first observations count."""
+        obs = self.worlds.reset()
+        if self.statistics is None:
+            return obs
+        if not self.frozen:
+            self.statistics.update(obs, self._all)
+        return self.statistics.apply(obs)
+
+    def step(self, actions: Array) -> Transition:
+        """Acts; what the step led to counts, then all is scaled."""
+        moved = self.worlds.step(actions)
+        obs, next_obs, reward = moved.obs, moved.next_obs, moved.reward
+        if self.statistics is not None:
+            if not self.frozen:
+                self.statistics.update(moved.next_obs, moved.mask)
+            next_obs = self.statistics.apply(moved.next_obs)
+            obs = next_obs if moved.obs is moved.next_obs else self.statistics.apply(moved.obs)
+        if self.return_scale is not None:
+            reward = self.return_scale(moved)
+        return Transition(
+            obs, next_obs, reward, moved.terminated, moved.truncated, moved.mask, moved.episodes
+        )
+
+    def state(self) -> Saved:
+        """The worlds' and the statistics."""
+        arrays, facts = self.worlds.state()
+        kept = {f"worlds.{name}": array for name, array in arrays.items()}
+        if self.statistics is not None and not self.frozen:
+            kept |= _named("obs", self.statistics)
+        if self.return_scale is not None:
+            kept |= _named("return", self.return_scale.statistics)
+            kept["return.now"] = self.return_scale.ret
+        return kept, {"worlds": facts}
+
+    def restore(self, saved: Saved) -> Array:
+        """Goes on from there."""
+        arrays, _ = saved
+        obs = self.worlds.restore(inner(saved))
+        if self.return_scale is not None:
+            self.return_scale.statistics.restore(_of("return", arrays))
+            now = arrays["return.now"] if self.gives_state else np.zeros(self.num_envs)
+            self.return_scale.ret = np.array(now)
+        if self.statistics is None:
+            return obs
+        if not self.frozen:
+            self.statistics.restore(_of("obs", arrays))
+        return self.statistics.apply(obs)
+
+    def close(self) -> None:
+        """Ends the copies."""
+        self.worlds.close()
+
+
+def _named(name: str, statistics: Statistics) -> dict[str, Array]:
+    return {f"{name}.{key}": np.array(array) for key, array in statistics.state()[0].items()}
+
+
+def _of(name: str, arrays: dict[str, Array]) -> Saved:
+    return {key: arrays[f"{name}.{key}"] for key in ("mean", "var", "count")}, {}
+
+
+@_compiled
+def _update(values: Array, mask: Array, mean: Array, var: Array, count: Array) -> None:
+    num = 0
+    for row in range(len(mask)):
+        num += mask[row]
+    if num == 0:
+        return
+    before, total = count[0], count[0] + num
+    for place in range(len(mean)):
+        added = 0.0
+        for row in range(len(mask)):
+            if mask[row]:
+                added += values[row, place]
+        own_mean = added / num
+        squares = 0.0
+        for row in range(len(mask)):
+            if mask[row]:
+                squares += (values[row, place] - own_mean) ** 2
+        delta = own_mean - mean[place]
+        mean[place] += delta * num / total
+        squares += var[place] * before + delta * delta * before * num / total
+        var[place] = squares / total
+    count[0] = total
+
+
+@_compiled
+def _apply(obs: Array, mean: Array, scale: Array, out: Array) -> None:
+    for row in range(len(obs)):
+        for place in range(len(mean)):
+            scaled = (obs[row, place] - mean[place]) * scale[place]
+            out[row, place] = min(max(scaled, -CLIP), CLIP)
