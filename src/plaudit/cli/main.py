@@ -17,6 +17,7 @@ from plaudit.records.interrupt import Interrupted
 VERBS = {
     "run": "run a recipe: plaudit run rlhf --model PATH --prompts my.jsonl",
     "sweep": "run a recipe over several seeds: plaudit sweep control/ppo --seeds 0..9",
+    "eval": "let a trained agent play, with --video to see it: plaudit eval RUN",
     "ls": "list the recipes that come with Plaudit, and your runs",
     "cp": "copy a recipe to own it: plaudit cp rlhf my.yaml",
     "show": "tell how a run went or goes: plaudit show demo",

@@ -49,11 +49,20 @@ def run_curve(
 
 
 @drawn
-def metric_curve(rows: Sequence[Mapping[str, Any]], name: str) -> Figure:
-    """One metric over steps."""
-    figure, axes = _axes(inches=(4.2, 2.4))
-    _line(axes, *series(rows, name), SERIES[0], name)
-    axes.set(xlabel="steps", title=name)
+def metric_grid(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+    """Small curves over steps, one for each metric."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(7.6, 1.75 * lines))
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        _line(axes, *series(rows, name), SERIES[0], name)
+        axes.set_title(name, fontsize=8.5)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.locator_params(axis="x", nbins=3)
     return figure
 
 
@@ -101,6 +110,10 @@ def _line(axes: Axes, steps: Floats, values: Floats, colour: str, label: str) ->
     axes.plot(steps, values, color=colour, label=label, marker=marker, markersize=2.8)
 
 
+def _thousands(steps: float, _: object) -> str:
+    return f"{steps:,.0f}"
+
+
 def _colours(count: int) -> list[str]:
     return [SERIES[i % len(SERIES)] for i in range(count)]
 
@@ -124,7 +137,7 @@ def _finished(
             fontsize=8,
         )
     axes.set(xlabel="environment steps", ylabel=ylabel, title=title)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.xaxis.set_major_formatter(_thousands)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
     return figure

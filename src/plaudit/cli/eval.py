@@ -1,0 +1,128 @@
+"""`plaudit eval`: how good an agent is, by whole episodes it plays now; with --video, how it looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plaudit.records.errors import UserError
+
+if TYPE_CHECKING:
+    from plaudit.control.agent import Agent
+
+VIDEO_EPISODES = 1
+"""Episodes that a video shows."""
+
+LABELS = {
+    "eval/return_median": "median return",
+    "eval/return_min": "least return",
+    "eval/return_max": "greatest return",
+    "eval/length": "mean length",
+    "eval/length_min": "least length",
+    "eval/length_max": "greatest length",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Prints the figures of an agent's episodes; returns 0."""
+    words = parser().parse_args(argv)
+    if words.episodes < 1:
+        raise UserError(f"--episodes {words.episodes}: at least one is needed")
+    import torch
+
+    torch.set_num_threads(1)  # the nets are small: two threads would wait for each other
+    agent = agent_at(words.run, best=words.best)
+    from plaudit.pipelines.control_evaluation import judge
+
+    deterministic = not words.stochastic
+    found = judge(agent, words.episodes, seed=words.seed, deterministic=deterministic)
+    facts = {"run": words.run, "algorithm": agent.algorithm, **found.facts()}
+    if words.video is not None:
+        file = video_file(words.run, words.video)
+        facts["video"] = str(film(agent, file, found.seed, deterministic=deterministic))
+    if words.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(lines(facts)))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of this verb."""
+    made = argparse.ArgumentParser("plaudit eval", description=__doc__)
+    made.add_argument("run", help="a run by name or folder, or a folder that Agent.save wrote")
+    made.add_argument("--episodes", type=int, default=100, help="how many to play (default: 100)")
+    made.add_argument(
+        "--seed", type=int, help="begin other episodes than those the run's end was judged by"
+    )
+    made.add_argument(
+        "--best", action="store_true", help="the run's best checkpoint in place of its last"
+    )
+    made.add_argument(
+        "--stochastic", action="store_true", help="draw actions as when learning, not the best ones"
+    )
+    made.add_argument(
+        "--video",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="film an episode too: .mp4, or .gif where no encoder is installed",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    return made
+
+
+def agent_at(target: str, *, best: bool) -> Agent:
+    """The agent of a run, or of a saved folder.
+
+    Errors: nothing there, a job of another kind, no checkpoint yet.
+    """
+    from plaudit.control.agent import FACTS
+    from plaudit.pipelines.control import load
+
+    if best and (Path(target) / FACTS).is_file():
+        raise UserError(f"{target} is a saved agent, which is one: --best is for runs")
+    return load(target, best=best)
+
+
+def video_file(target: str, asked: str) -> Path:
+    """Where the video goes: as asked, else beside the agent."""
+    if asked:
+        return Path(asked)
+    from plaudit.envs.video import default_suffix
+    from plaudit.records.runs import run_path
+
+    path = run_path(target)
+    report = path / "report"
+    return (report if report.is_dir() else path) / f"episode{default_suffix()}"
+
+
+def film(agent: Agent, file: Path, seed: int, *, deterministic: bool) -> Path:
+    """Films episodes of the agent into `file`."""
+    from plaudit.pipelines.control_video import film as filmed
+
+    return filmed(agent, file, seed=seed, num_episodes=VIDEO_EPISODES, deterministic=deterministic)
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """A table for people."""
+    low, high = facts["eval/return_low"], facts["eval/return_high"]
+    rows = [
+        ("mean return", f"{_number(facts['eval/return'])}"),
+        ("95 % interval", f"{_number(low)} to {_number(high)}"),
+        *((label, _number(facts[name])) for name, label in LABELS.items()),
+        ("cut off", f"{100 * facts['eval/truncated']:.0f} % of the episodes, by a time limit"),
+    ]
+    head = (
+        f"{facts['algorithm']} on {facts['env']}, {facts['episodes']} episodes, "
+        f"{facts['policy']} policy, seed {facts['seed']}"
+    )
+    width = max(len(label) for label, _ in rows)
+    shown = [head, *(f"  {label:<{width}}  {value}" for label, value in rows)]
+    return [*shown, f"Video: {facts['video']}"] if "video" in facts else shown
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
