@@ -21,7 +21,6 @@ from plaudit.records.errors import UserError
 Saved = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 
-@torch.no_grad()
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """Scales all gradients by min(1, max_norm / (norm + 1e-6)); the norm before that.
 
@@ -39,8 +38,8 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
 
 def _square_sum(x: Tensor) -> float:
     if x.device.type == "cpu" and x.is_contiguous() and x.dtype == torch.float32:
-        flat = x.numpy().reshape(-1)
-        total = float(np.dot(flat, flat))
+        flat = x.view(-1)
+        total = float(torch.dot(flat, flat))
         if math.isfinite(total):
             return total
     return float(x.double().square().sum())
@@ -71,19 +70,20 @@ class _Flat:
         for p in self.params:
             p.grad = None
 
-    @torch.no_grad()
     def step(self) -> None:
         """One step for every parameter that has a gradient."""
         self.num_steps += 1
         for i, p in enumerate(self.params):
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
             views = self._views[i] if p.data_ptr() == self._pointers[i] else self._bind(i)
             if views is None:
-                self._by_torch(p, p.grad, self._slots[i])
+                with torch.no_grad():
+                    self._by_torch(p, grad, self._slots[i])
             else:
-                self._by_kernel(p.grad.numpy().reshape(-1), views)
-                torch.autograd.graph.increment_version(p)
+                self._by_kernel(grad.numpy().reshape(-1), views)
+                torch.autograd.graph.increment_version(p)  # lets autograd notice the change
 
     def _bind(self, i: int) -> list[NDArray[Any]] | None:
         p = self.params[i]
