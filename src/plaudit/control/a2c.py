@@ -17,22 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from plaudit.control.actor_critic import actor_critic_loss
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
 from plaudit.control.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
-from plaudit.envs.rollout import Experience, collect
+from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.control_nets import Net, network
+from plaudit.models.control_nets import network
 from plaudit.models.optim import FlatRMSprop
-from plaudit.models.policies import ActorPolicy, actor
-from plaudit.ops.advantages import gae
-from plaudit.ops.masks import aggregate
-from plaudit.ops.policy import score_function_loss
+from plaudit.models.policies import actor
 from plaudit.records.events import Event
 
 
@@ -97,44 +93,17 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
         seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
         watch.count(seen.num_steps, seen.episodes)
-        loss, numbers = objective(config, policy, critic, seen)
+        loss, numbers = actor_critic_loss(
+            policy,
+            critic,
+            seen,
+            gamma=config.gamma,
+            lam=config.lam,
+            value_coef=config.value_coef,
+            entropy_coef=config.entropy_coef,
+        )
         grad_norm = descend(optimiser, loss, config.max_grad_norm)
         watch.add({**numbers, "grad_norm": grad_norm, "lr": optimiser.lr})
         yield from watch.say(keeper)
     worlds.close()
     yield watch.done()
-
-
-def objective(
-    config: A2CConfig, policy: ActorPolicy, critic: Net, seen: Experience
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one rollout, and numbers to log. One forward of each net serves all of it."""
-    judged = critic(torch.from_numpy(seen.all_obs())).squeeze(-1)
-    value, next_value = seen.values_of(judged.detach().numpy())
-    mask = torch.from_numpy(seen.mask)
-    adv = gae(
-        torch.from_numpy(seen.reward),
-        torch.from_numpy(value),
-        torch.from_numpy(next_value),
-        torch.from_numpy(seen.terminated),
-        torch.from_numpy(seen.boundary),
-        gamma=config.gamma,
-        lam=config.lam,
-        mask=mask,
-    )
-    ret = adv + torch.from_numpy(value)
-    params = policy(torch.from_numpy(seen.obs).flatten(0, 1))
-    logp = policy.head.logp(params, torch.from_numpy(seen.action).flatten(0, 1)).view(adv.shape)
-    entropy = policy.head.entropy(params).view(adv.shape)
-    error = 0.5 * (judged[: adv.numel()].view(adv.shape) - ret) ** 2
-
-    count = mask.sum()
-    actor_mean = aggregate(score_function_loss(logp, adv), mask, count)
-    error_mean = aggregate(error, mask, count)
-    entropy_mean = aggregate(entropy, mask, count)
-    loss = actor_mean + config.value_coef * error_mean - config.entropy_coef * entropy_mean
-    return loss, {
-        "loss/policy": actor_mean.item(),
-        "loss/value": error_mean.item(),
-        "policy/entropy": entropy_mean.item(),
-    }

@@ -136,7 +136,7 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
             action,
             moved.reward.astype(np.float32),
             moved.next_obs,
-            moved.terminated,
+            moved.terminated.copy(),  # may be a constant that nobody may write to
             next_action,
         )
         obs = moved.obs

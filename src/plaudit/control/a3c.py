@@ -1,0 +1,438 @@
+"""A3C: workers that act and learn each at their own pace, on one set of weights that nobody locks.
+
+Every worker, in a process of its own, repeats:
+
+    1. copy the shared weights;
+    2. act for `num_steps` steps in its own copies of the world;
+    3. the gradient of the actor-critic loss (see `a2c`) at the copied weights, cut to its norm;
+    4. g ← α·g + (1 − α)·Δ², θ ← θ − lr·Δ/√(g + ε), on the shared weights and the shared g, with no
+       lock: where two workers write at once, one of their writes to a number may be lost.
+
+Source: Mnih et al. 2016 (1602.01783), algorithm S3 and section 4. Departures: actor and critic are
+separate nets, and the loss is a mean over the steps.
+
+What several workers do depends on who was faster, so such a run cannot be repeated bit for bit. It
+goes on from its saved weights and statistics, with new episodes. One worker acts in this process,
+is repeatable, and goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import multiprocessing.connection
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from plaudit.control.actor_critic import actor_critic_loss
+from plaudit.control.agent import Agent
+from plaudit.control.loop import Draws, Keeper, Loop, Savable, Watch, Weights
+from plaudit.control.on_policy import Schedule, scheduled
+from plaudit.envs.make import make_worlds
+from plaudit.envs.rollout import collect
+from plaudit.envs.worlds import Episode, Saved
+from plaudit.models.control_nets import network
+from plaudit.models.mlp_kernels import rmsprop_step
+from plaudit.models.optim import clip_grad_norm_
+from plaudit.models.policies import actor
+from plaudit.records.errors import UserError
+from plaudit.records.events import Checkpoint, Event
+
+RMSPROP_DECAY, RMSPROP_EPS = 0.99, 1e-5
+"""α as in 2016, section 8; ε as OpenAI's A2C has it."""
+
+REPORT_SECONDS = 0.1
+"""A worker tells what it has done about this often; it also learns so that nobody listens."""
+
+PATIENCE = 5.0
+"""Seconds that workers have to leave when told to, before they are ended."""
+
+
+class A3CConfig(Loop):
+    """Asynchronous advantage actor-critic (Mnih et al. 2016)."""
+
+    num_workers: int = Field(
+        2, ge=1, description="Processes that act and learn (2016, section 5: 16); 1: this process."
+    )
+    num_envs: int = Field(1, ge=1, description="Copies of the environment that each worker has.")
+    num_steps: int = Field(
+        20, ge=1, description="Steps of each copy behind one gradient (2016, section 8: 5)."
+    )
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount (2016, section 8).")
+    lam: float = Field(
+        1.0, ge=0, le=1, description="Decay of GAE; 1 is the n-step return (2016, algorithm S3)."
+    )
+    value_coef: float = Field(
+        1.0, ge=0, description="Weight of half the squared error of the critic."
+    )
+    entropy_coef: float = Field(
+        0.01, ge=0, description="Weight of the entropy (2016, section 8: 0.01)."
+    )
+    lr: float = Field(7e-4, gt=0, description="Step size of RMSprop (2016, figure S11: near 7e-4).")
+    lr_schedule: Schedule = Field(
+        "linear", description="Whether lr falls to 0 over the run (2016, section 8: it does)."
+    )
+    max_grad_norm: float = Field(
+        0.5, gt=0, description="Length to which a gradient is cut (OpenAI's A2C)."
+    )
+    hidden: tuple[int, ...] = Field((64, 64), description="Sizes of the hidden layers.")
+    activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
+
+    @model_validator(mode="after")
+    def _workers_share_only_weights(self) -> A3CConfig:
+        if self.num_workers > 1 and (self.normalise_obs or self.normalise_reward):
+            raise ValueError(
+                "several workers keep no statistics in common: normalise with num_workers 1, or"
+                " use a2c"
+            )
+        if self.num_workers > 1 and self.vector == "processes":
+            raise ValueError("each worker is a process already: set vector to sync")
+        return self
+
+
+# --- what is shared
+
+
+class Shared:
+    """Weights θ and RMSprop's statistic g in memory that all workers write to, and their counts."""
+
+    def __init__(self, params: list[torch.Tensor], num_workers: int, total: int) -> None:
+        sizes = [p.numel() for p in params]
+        self._ends = np.cumsum(sizes).tolist()
+        self._params = multiprocessing.RawArray("f", sum(sizes))
+        self._square = multiprocessing.RawArray("f", sum(sizes))
+        self._steps = multiprocessing.RawArray("q", num_workers)
+        self._stop = multiprocessing.RawValue("b", 0)
+        self.start, self.total = 0, total
+        self.square[:] = 1.0  # as TensorFlow 1 began it
+        self.take(params)
+
+    @property
+    def params(self) -> NDArray[np.float32]:
+        """θ, in place."""
+        return np.frombuffer(self._params, np.float32)
+
+    @property
+    def square(self) -> NDArray[np.float32]:
+        """g, in place."""
+        return np.frombuffer(self._square, np.float32)
+
+    @property
+    def step(self) -> int:
+        """Environment steps of all workers, those before a resumption included."""
+        return self.start + int(np.frombuffer(self._steps, np.int64).sum())
+
+    @property
+    def left(self) -> float:
+        """Share of the run that is to come."""
+        return max(0.0, 1.0 - self.step / self.total)
+
+    @property
+    def finished(self) -> bool:
+        """True once all steps are taken, or the workers are told to stop."""
+        return bool(self._stop.value) or self.step >= self.total
+
+    def stop(self) -> None:
+        """Tells every worker to leave after its round."""
+        self._stop.value = 1
+
+    def count(self, worker: int, steps: int) -> None:
+        """Adds to a worker's own counter, which nobody else writes to."""
+        self._steps[worker] += steps
+
+    def take(self, params: list[torch.Tensor]) -> None:
+        """θ ← these parameters."""
+        self.params[:] = np.concatenate([p.detach().numpy().ravel() for p in params])
+
+    def give(self, params: list[torch.Tensor]) -> None:
+        """These parameters ← θ."""
+        for p, part in zip(params, np.split(self.params, self._ends[:-1]), strict=True):
+            p.detach().numpy().ravel()[:] = part
+
+    def descend(self, params: list[torch.Tensor], lr: float) -> None:
+        """One step of RMSprop on θ by the parameters' gradients, without a lock."""
+        f32, begin = np.float32, 0
+        theta, square = self.params, self.square
+        for p, end in zip(params, self._ends, strict=True):
+            if p.grad is not None:
+                rmsprop_step(
+                    theta[begin:end],
+                    p.grad.numpy().ravel(),
+                    square[begin:end],
+                    f32(lr),
+                    f32(RMSPROP_DECAY),
+                    f32(1.0 - RMSPROP_DECAY),
+                    f32(RMSPROP_EPS),
+                )
+            begin = end
+
+    def state(self) -> Saved:
+        """θ and g, copied."""
+        return {"params": self.params.copy(), "square": self.square.copy()}, {"step": self.step}
+
+    def restore(self, saved: Saved) -> None:
+        """Goes on from them."""
+        arrays, facts = saved
+        self.params[:], self.square[:] = arrays["params"], arrays["square"]
+        self.start = facts["step"]
+
+
+# --- a worker
+
+
+class Report(NamedTuple):
+    """What a worker has done: steps, the episodes that ended, and the means of its numbers."""
+
+    steps: int
+    episodes: list[Episode]
+    numbers: dict[str, float]
+
+
+class Worker:
+    """Acts in its own worlds by a copy of the shared weights, and improves the shared ones."""
+
+    def __init__(self, config: A3CConfig, shared: Shared, index: int) -> None:
+        seed = np.random.SeedSequence([config.seed, 2, index, shared.start])
+        self._config, self._shared, self._index = config, shared, index
+        self.worlds = make_worlds(config, seed=int(seed.generate_state(1)[0]))
+        self.draws = Draws(config.seed, 3 + index + config.num_workers * shared.start)
+        self.policy, self.critic = nets(config, self.worlds, np.random.default_rng(0))
+        self._params = [*self.policy.parameters(), *self.critic.parameters()]
+        self.obs = self.worlds.reset()
+
+    def round(self) -> Report:
+        """One rollout and its gradient."""
+        config, shared = self._config, self._shared
+        shared.give(self._params)
+        seen = collect(
+            self.worlds,
+            lambda obs: self.policy.act(obs, self.draws.rng),
+            self.obs,
+            config.num_steps,
+            to_env=self.policy.to_env,
+        )
+        self.obs = seen.last_obs
+        loss, numbers = actor_critic_loss(
+            self.policy,
+            self.critic,
+            seen,
+            gamma=config.gamma,
+            lam=config.lam,
+            value_coef=config.value_coef,
+            entropy_coef=config.entropy_coef,
+        )
+        for p in self._params:
+            p.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(self._params, config.max_grad_norm)
+        lr = scheduled(config.lr, config.lr_schedule, shared.left)
+        shared.descend(list(self._params), lr)
+        shared.count(self._index, seen.num_steps)
+        return Report(seen.num_steps, seen.episodes, {**numbers, "grad_norm": norm, "lr": lr})
+
+
+def nets(config: A3CConfig, worlds: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Actor and critic."""
+    shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
+    policy = actor(worlds.obs_spec, worlds.action_spec, rng=rng, **shape)
+    return policy, network(worlds.obs_spec, 1, rng=rng, gain_out=1.0, **shape)
+
+
+def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> None:
+    """The life of a worker's process: rounds until the end, reports now and then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
+    torch.set_num_threads(1)
+    try:
+        worker = Worker(config, shared, index)
+        reports: list[Report] = []
+        told = time.monotonic()
+        while not shared.finished:
+            reports.append(worker.round())
+            if time.monotonic() - told > REPORT_SECONDS:
+                pipe.send(summed(reports))
+                reports, told = [], time.monotonic()
+        if reports:
+            pipe.send(summed(reports))
+    except BrokenPipeError:
+        return  # the parent is gone
+    except UserError as error:
+        pipe.send(str(error))
+    except Exception:
+        pipe.send(f"worker {index} of a3c failed:\n{traceback.format_exc()}")
+
+
+def summed(reports: list[Report]) -> Report:
+    """Several reports as one."""
+    names = reports[0].numbers
+    means = {name: math.fsum(r.numbers[name] for r in reports) / len(reports) for name in names}
+    episodes = [episode for report in reports for episode in report.episodes]
+    return Report(sum(report.steps for report in reports), episodes, means)
+
+
+# --- the loop
+
+
+class Workforce(Protocol):
+    """Whoever does the work: one worker here, or several elsewhere."""
+
+    def gather(self) -> list[Report]:
+        """What was done since; waits a little where nothing was."""
+        ...
+
+    def fault(self) -> str | None:
+        """Why the work cannot go on."""
+        ...
+
+    def close(self) -> None:
+        """Ends the work."""
+        ...
+
+
+class Alone:
+    """One worker in this process."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def gather(self) -> list[Report]:
+        """One round."""
+        return [self.worker.round()]
+
+    def fault(self) -> str | None:
+        """Nothing: what goes wrong here is raised here."""
+        return None
+
+    def close(self) -> None:
+        """Ends the worlds."""
+        self.worker.worlds.close()
+
+    def state(self) -> Saved:
+        """The worlds and the generator, side by side."""
+        return Keeper(worlds=self.worker.worlds, draws=self.worker.draws).state()
+
+    def restore(self, saved: Saved) -> None:
+        """Goes on from them."""
+        keeper = Keeper(worlds=self.worker.worlds, draws=self.worker.draws)
+        keeper.restore(saved)
+        self.worker.obs = keeper.restored["worlds"]
+
+
+class Crew:
+    """Workers in processes of their own."""
+
+    def __init__(self, config: A3CConfig, shared: Shared) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads' locks
+        self._shared = shared
+        self._said: str | None = None
+        self._pipes: dict[Connection, int] = {}
+        self._processes = []
+        for index in range(config.num_workers):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(
+                target=work, args=(config, shared, index, theirs), name=f"a3c-{index}", daemon=True
+            )
+            process.start()
+            theirs.close()  # so that the pipe breaks when its worker dies
+            self._pipes[ours] = index
+            self._processes.append(process)
+
+    def gather(self) -> list[Report]:
+        """What came in, waiting for the first of it."""
+        reports: list[Report] = []
+        ready = multiprocessing.connection.wait(list(self._pipes), timeout=1.0)
+        for pipe in ready:
+            assert isinstance(pipe, Connection)
+            try:
+                while pipe.poll():
+                    told = pipe.recv()
+                    if isinstance(told, str):
+                        self._said = self._said or told
+                    else:
+                        reports.append(told)
+            except EOFError:
+                self._left(pipe)
+        return reports
+
+    def _left(self, pipe: Connection) -> None:
+        """A worker's end of the pipe is closed: it is done, or dead."""
+        index = self._pipes.pop(pipe)
+        pipe.close()
+        process = self._processes[index]
+        process.join(PATIENCE)
+        if process.exitcode != 0 and self._said is None:
+            self._said = (
+                f"worker {index} of a3c died ({_why(process.exitcode)}) at step"
+                f" {self._shared.step}; the run can be resumed from its last checkpoint"
+            )
+
+    def fault(self) -> str | None:
+        """What a worker died of, or that none is left."""
+        if self._said is None and not self._pipes and self._shared.step < self._shared.total:
+            return "the workers of a3c left before the end"
+        return self._said
+
+    def close(self) -> None:
+        """Tells the workers to leave, and ends those that do not."""
+        self._shared.stop()
+        deadline = time.monotonic() + PATIENCE
+        while any(p.is_alive() for p in self._processes) and time.monotonic() < deadline:
+            if self._pipes:
+                self.gather()  # empties the pipes: a worker may be waiting to report
+            else:
+                time.sleep(0.01)
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+def _why(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def a3c(config: A3CConfig, saved: Saved | None = None) -> Iterator[Event]:
+    """Trains an agent by A3C, from the beginning or from what was saved."""
+    worlds = make_worlds(config, seed=config.seed, num_envs=1)  # only to learn the spaces
+    policy, critic = nets(config, worlds, Draws(config.seed, 0).rng)
+    statistics = getattr(worlds, "statistics", None)
+    worlds.close()
+    params = [*policy.parameters(), *critic.parameters()]
+    shared = Shared(params, config.num_workers, config.steps)
+    alone = None if config.num_workers > 1 else Alone(Worker(config, shared, 0))
+    if alone is not None:
+        statistics = getattr(alone.worker.worlds, "statistics", None)
+    agent = Agent("a3c", config, policy, statistics)
+    watch = Watch(config, agent.batch(), agent.copy_statistics)
+    parts: dict[str, Savable] = {} if alone is None else {"alone": alone}
+    keeper = Keeper(agent=agent, critic=Weights(critic), shared=shared, watch=watch, **parts)
+    if saved is not None:
+        keeper.restore(saved)
+
+    crew: Workforce = Crew(config, shared) if alone is None else alone
+    try:
+        while not watch.finished:
+            for report in crew.gather():
+                watch.count(report.steps, report.episodes)
+                watch.add(report.numbers)
+            shared.give(params)
+            fault = crew.fault()
+            if fault is not None:
+                yield Checkpoint(watch.step, keeper.state, due=True)
+                raise UserError(fault)
+            yield from watch.say(keeper)
+    finally:
+        crew.close()
+    yield watch.done()
