@@ -20,14 +20,13 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Watch
 from plaudit.control.off_policy import act_and_learn
 from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon_at, new_replay
-from plaudit.control.q_values import F32, HEADS, TARGETS, huber_td
+from plaudit.control.q_values import F32, HEADS, TARGETS, huber_td, traced_q_values
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
@@ -115,11 +114,11 @@ def improve(
     policy: Policy[Greedy], optimiser: FlatAdam, batch: Batch, goal: F32, max_grad_norm: float
 ) -> tuple[F32, dict[str, float]]:
     """One gradient step that moves Q(s, a) towards `goal` [B]; the TD errors [B], and metrics."""
-    q = policy.head.q(policy.net(torch.from_numpy(batch.obs)))
+    q, back = traced_q_values(policy, batch.obs)
     weight = np.ones(len(goal), np.float32) if batch.weight is None else batch.weight
-    loss, mean, delta, grad = huber_td(q.detach().numpy(), batch.action, goal, weight)
+    loss, mean, delta, grad = huber_td(q, batch.action, goal, weight)
     optimiser.zero_grad()
-    q.backward(torch.from_numpy(grad))  # type: ignore[no-untyped-call]
+    back(grad)
     norm = clip_grad_norm_(optimiser.params, max_grad_norm)
     optimiser.step()
     return delta, {"loss/q": loss, "q/mean": mean, "grad_norm": norm}

@@ -6,6 +6,7 @@ Targets need no gradient, and that of the loss in the values is short enough to 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,30 @@ def q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> F32:
     params = torch.from_numpy(policy.net.infer(obs))
     values: F32 = policy.head.q(params).numpy()
     return values
+
+
+def traced_q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> tuple[F32, Callable[[F32], None]]:
+    """Values [B, A], and a function that takes a loss's gradient in them to the weights' `grad`.
+
+    Where the net is layers alone, they are gone through by hand: autograd's own work would be a
+    tenth of an update of a 256×256 net, and half of one of a 64×64 net.
+    """
+    net = policy.net
+    if net.eyes or type(policy.head) is not Greedy:
+        q = policy.head.q(net(torch.from_numpy(obs)))
+        return q.detach().numpy(), partial(_backward, q)
+    out, trace = net.mlp.trace(obs)
+
+    def back(grad: F32) -> None:
+        of_weights, _ = net.mlp.backprop(trace, grad, weights=True, inputs=False)
+        assert of_weights is not None
+        net.mlp.flat.grad = torch.from_numpy(of_weights)
+
+    return out, back
+
+
+def _backward(q: torch.Tensor, grad: F32) -> None:
+    q.backward(torch.from_numpy(grad))  # type: ignore[no-untyped-call]
 
 
 def q_target(batch: Batch, online: Policy[Greedy], target: Policy[Greedy]) -> F32:
