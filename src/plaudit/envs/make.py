@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import gymnasium
 
 from plaudit.envs.copies import Copy
 from plaudit.envs.guard import said
+from plaudit.envs.native import Native
+from plaudit.envs.processes import Processes
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import action_codec, obs_codec
 from plaudit.envs.stack import Stacked
@@ -46,7 +49,8 @@ def make_worlds(
     it needs is missing, options that it does not know, or spaces that cannot be learned in.
     """
     num_envs = settings.num_envs if num_envs is None else num_envs
-    worlds: Worlds = make_sync(settings, seed=seed, num_envs=num_envs)
+    make = {"sync": make_sync, "processes": make_processes, "native": make_native}
+    worlds = make[_vector_kind(settings)](settings, seed=seed, num_envs=num_envs)
     if settings.frame_stack > 1:
         worlds = Stacked(worlds, settings.frame_stack)
     return _normalised(settings, worlds, training)
@@ -68,12 +72,61 @@ def _normalised(settings: WorldSettings, worlds: Worlds, training: bool) -> Worl
     )
 
 
-def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Sync:
+def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
     """Copies in this process, as they are: neither stacked nor normalised."""
     copies = [make_copy(settings, seed=seed, index=index) for index in range(num_envs)]
     first = copies[0]
     actions = action_codec(first.env.action_space)
     return Sync(copies, first.obs, actions, timeout=settings.step_timeout)
+
+
+def make_processes(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
+    """Copies each in a process of its own; one more is made here, to learn its spaces."""
+    env, _ = _make(settings, None)
+    obs_spec = obs_codec(env.observation_space).spec
+    action_spec = action_codec(env.action_space).spec
+    env.close()
+    return Processes(
+        _MakeCopy(settings, seed),
+        num_envs,
+        name=settings.env,
+        obs_spec=obs_spec,
+        action_spec=action_spec,
+        timeout=settings.step_timeout,
+    )
+
+
+@dataclass(frozen=True)
+class _MakeCopy:
+    """`make_copy` of an index, in words that another process understands."""
+
+    settings: WorldSettings
+    seed: int
+
+    def __call__(self, index: int) -> Copy:
+        return make_copy(self.settings, seed=self.seed, index=index)
+
+
+def make_native(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
+    """The environment's own vector form."""
+    spec = copy.deepcopy(find_spec(settings.env))
+    if spec.vector_entry_point is None:
+        raise UserError(f"{settings.env} has no vector form of its own; vector = sync steps copies")
+    options = env_options(settings)
+    if settings.max_episode_steps is not None:
+        options["max_episode_steps"] = settings.max_episode_steps
+    make: Callable[..., Any] = gymnasium.make_vec
+    mode = "vector_entry_point"
+    env = _called(settings, make, spec, num_envs=num_envs, vectorization_mode=mode, **options)
+    return Native(env, name=settings.env, seed=seed, timeout=settings.step_timeout)
+
+
+def _vector_kind(settings: WorldSettings) -> str:
+    if settings.vector != "auto":
+        return settings.vector
+    spec = find_spec(settings.env)
+    only_native = spec.entry_point is None and spec.vector_entry_point is not None
+    return "native" if only_native else "sync"
 
 
 def make_copy(

@@ -276,7 +276,10 @@ def _follow(obs: Any, path: tuple[Any, ...]) -> Any:
 def _rows(space: Any, obs: Any, num_envs: int) -> Iterator[Any]:
     """The rows of a batched observation, nested as the space is."""
     for row in range(num_envs):
-        yield _row(space, obs, row)
+        try:
+            yield _row(space, obs, row)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise Unfit(f"observations that are not nested as {space} is") from None
 
 
 def _row(space: Any, obs: Any, row: int) -> Any:

@@ -64,7 +64,7 @@ class Sync:
         finally:
             clock.busy = False
         if not self._finite(next_obs):
-            raise _not_finite(self.copies, next_obs, "gave")
+            raise not_finite(self.copies, next_obs, "gave")
         if not ended:
             self._obs = obs
             return Transition(obs, next_obs, reward, self._none, self._none, self._all)
@@ -89,11 +89,11 @@ class Sync:
         finally:
             self._clock.busy = False
         if not np.isfinite(obs[list(rows)]).all():
-            raise _not_finite(self.copies, obs, "its reset gave")
+            raise not_finite(self.copies, obs, "its reset gave")
 
     def _hung(self, row: int) -> UserError:
-        timeout = self._clock.timeout
-        return self.copies[row].fault(f"has not answered for {timeout:g} s (step_timeout)")
+        within = f"within {self._clock.timeout:g} s (step_timeout)"
+        return self.copies[row].fault(f"did not answer {within}")
 
     def state(self) -> Saved:
         """Of each copy the number and the actions of the episode under way."""
@@ -149,7 +149,7 @@ def check_copies(facts: dict[str, list[object]], num_envs: int) -> None:
         )
 
 
-def _not_finite(copies: Sequence[Copy], obs: Array, how: str) -> UserError:
+def not_finite(copies: Sequence[Copy], obs: Array, how: str) -> UserError:
     bad = np.argwhere(~np.isfinite(obs.reshape(len(copies), -1)))[0]
     value = obs.reshape(len(copies), -1)[tuple(bad)]
     return copies[int(bad[0])].fault(
