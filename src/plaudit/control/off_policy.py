@@ -83,5 +83,3 @@ def act_and_learn(
             for _ in range(rounds * config.gradient_steps):
                 watch.add(learn())
         yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()

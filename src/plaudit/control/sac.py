@@ -22,25 +22,31 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
 from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning
+from plaudit.control.temperature import Temperature
+from plaudit.control.traced import traced
+from plaudit.control.twin_critics import joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.worlds import Array, Saved
+from plaudit.models.actions import LOG_STD_HIGH, LOG_STD_LOW
 from plaudit.models.control_nets import network
-from plaudit.models.mlp import frozen, polyak_
+from plaudit.models.mlp import polyak_
 from plaudit.models.optim import FlatAdam
 from plaudit.models.policies import squashed_gaussian
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+
+F32 = NDArray[np.float32]
+LOG_2, HALF_LOG_2PI = np.float32(math.log(2)), np.float32(0.5 * math.log(2 * math.pi))
 
 
 class SACConfig(OffPolicy):
@@ -108,88 +114,78 @@ class Learner:
 
     def update(self, batch: Batch, noise: NDArray[np.float32]) -> dict[str, float]:
         """One gradient step of everything; `noise` [2, B, d] is N(0, 1) for s and s'."""
-        obs, next_obs = torch.from_numpy(batch.obs), torch.from_numpy(batch.next_obs)
-        sample = self.policy.head.sample
-        fresh, logp = sample(self.policy(obs), torch.from_numpy(noise[0]))
-        entropy, alpha = -logp.detach().mean().item(), self.temperature.value
+        params, actor_back = traced(self.policy.net, batch.obs)
+        fresh = Draw.of(params, noise[0])
+        entropy, alpha = -float(fresh.logp.mean()), self.temperature.value
         self.temperature.step(entropy)
 
-        with torch.no_grad():
-            next_action, next_logp = sample(self.policy(next_obs), torch.from_numpy(noise[1]))
-            next_q = self.target(joined(next_obs, next_action)).amin(0)[:, 0]
-            y = soft_target(batch, next_q, next_logp, alpha)
-        q = self.critic(joined(obs, torch.from_numpy(batch.action)))[..., 0]
-        critic_loss = 0.5 * (q - y).square().mean(1).sum()
-        descend(self.critic_optimiser, critic_loss)
+        then = Draw.of(self.policy.net.infer(batch.next_obs), noise[1])
+        next_q = self.target.infer(joined(batch.next_obs, then.action))[..., 0].min(0)
+        y = soft_target(batch, next_q, then.logp, alpha)
+        q, critic_back = traced(self.critic, joined(batch.obs, batch.action))
+        error = q[..., 0] - y
+        critic_back(error[..., None] / np.float32(len(y)))
+        self.critic_optimiser.step()
 
-        with frozen(self.critic):
-            best_q = self.critic(joined(obs, fresh)).amin(0)[:, 0]
-        actor_loss = (alpha * logp - best_q).mean()
-        descend(self.actor_optimiser, actor_loss)
+        best_q, slope = least_q(self.critic, batch.obs, fresh.action)
+        share = np.float32(1 / len(y))
+        actor_back(fresh.gradient(of_action=-share * slope, of_logp=share * np.float32(alpha)))
+        self.actor_optimiser.step()
 
         polyak_(self.target, self.critic, self.tau)
         return {
-            "loss/critic": critic_loss.item(),
-            "loss/actor": actor_loss.item(),
-            "q/mean": q.detach().mean().item(),
+            "loss/critic": 0.5 * float((error**2).sum()) / len(y),
+            "loss/actor": -alpha * entropy - float(best_q.mean()),
+            "q/mean": float(q.mean()),
             "sac/alpha": alpha,
             "policy/entropy": entropy,
         }
 
 
-class Temperature:
-    """α, fixed or learned by Adam: L_α = log α · (H − H̄), so α falls while the entropy H is above H̄.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Actions tanh(μ + σ·noise) of a squashed Gaussian, and how they change with μ and log σ.
 
-    A learned α begins at 1.
+    What `SquashedGaussian.sample` and autograd give, without autograd: some thirty operations on
+    a few hundred numbers cost it more than they are worth.
     """
 
-    def __init__(self, fixed: float | None, target_entropy: float, lr: float) -> None:
-        self.fixed, self.target_entropy = fixed, target_entropy
-        self.log = nn.Parameter(torch.zeros(1))
-        self._optimiser = FlatAdam([self.log], lr=lr)
+    action: F32
+    """[B, d] in (−1, 1)."""
+    logp: F32
+    """[B] Σ log N(u) − 2(log 2 − u − softplus(−2u)), with u = μ + σ·noise."""
+    spread: F32
+    """[B, d] σ·noise, how u changes with log σ; 0 where log σ is at the end of its range."""
+    inside: NDArray[np.bool_]
+    """[B, d] where log σ is within its range."""
 
-    @property
-    def value(self) -> float:
-        """α as it is now."""
-        return math.exp(self.log.item()) if self.fixed is None else self.fixed
+    @classmethod
+    def of(cls, params: F32, noise: F32) -> Draw:
+        """From params [B, 2d] = (μ, log σ) and N(0, 1) noise [B, d]."""
+        mean, raw = np.split(params, 2, axis=1)
+        log_std = np.minimum(np.maximum(raw, LOG_STD_LOW), LOG_STD_HIGH)
+        spread = np.exp(log_std) * noise
+        u = mean + spread
+        squash = 2 * (LOG_2 - u - np.logaddexp(np.float32(0), -2 * u))
+        logp = -(0.5 * noise * noise + log_std + HALF_LOG_2PI + squash).sum(1)
+        return cls(np.tanh(u), logp, spread, raw == log_std)
 
-    def step(self, entropy: float) -> None:
-        """One gradient step on L_α, where α is learned; its gradient in log α is H − H̄."""
-        if self.fixed is None:
-            self.log.grad = torch.tensor([entropy - self.target_entropy])
-            self._optimiser.step()
+    def gradient(self, *, of_action: F32, of_logp: np.float32) -> F32:
+        """The gradient in params [B, 2d] of a loss whose gradients in a [B, d] and log π are given.
 
-    def state(self) -> Saved:
-        """log α and its optimiser."""
-        arrays, facts = self._optimiser.state()
-        return {**arrays, "log": self.log.detach().numpy().copy()}, facts
-
-    def restore(self, saved: Saved) -> None:
-        """Goes on from there."""
-        with torch.no_grad():
-            self.log.copy_(torch.from_numpy(saved[0]["log"]))
-        self._optimiser.restore(saved)
-
-
-def joined(obs: Tensor, action: Tensor) -> Tensor:
-    """What a critic of actions takes: [B, observation + d], the observation's numbers first."""
-    return torch.cat([obs.flatten(1).float(), action], 1)
+        da/du = 1 − a²; d log π/du = 2a, as 1 − 2·sigmoid(−2u) = tanh u; d log π/d log σ has −1 more.
+        """
+        of_u = of_action * (1 - self.action**2) + of_logp * 2 * self.action
+        return np.concatenate([of_u, (of_u * self.spread - of_logp) * self.inside], 1)
 
 
-def soft_target(batch: Batch, next_q: Tensor, next_logp: Tensor, alpha: float) -> Tensor:
-    """r + γ(1 − terminated)·(Q̄(s', a') − α log π(a'|s')): all [B].
+def soft_target(batch: Batch, next_q: F32, next_logp: F32, alpha: float) -> F32:
+    """r + γ(1 − terminated)·(min Q̄(s', a') − α log π(a'|s')): all [B].
 
     Source: Haarnoja et al. 2018b, equations 2 and 3.
     """
-    reward, discount = torch.from_numpy(batch.reward), torch.from_numpy(batch.discount)
-    return reward + discount * (next_q - alpha * next_logp)
-
-
-def descend(optimiser: FlatAdam, loss: Tensor) -> None:
-    """One gradient step on `loss`."""
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    target: F32 = batch.reward + batch.discount * (next_q - np.float32(alpha) * next_logp)
+    return target
 
 
 def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
@@ -233,6 +229,8 @@ def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
         learn=learn,
         to_world=policy.to_env,
     )
+    worlds.close()
+    yield watch.done()
 
 
-__all__ = ["Learner", "SACConfig", "Temperature", "sac", "soft_target"]
+__all__ = ["Draw", "Learner", "SACConfig", "sac", "soft_target"]

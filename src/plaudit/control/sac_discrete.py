@@ -1,0 +1,204 @@
+"""SAC where an action is a choice: expectations over all actions, where `sac` draws one.
+
+    y      = r + γ(1 − terminated)·Σ_a' π(a'|s')(min_i Q̄_i(s', a') − α log π(a'|s'))
+    L_Q    = Σ_i mean ½(Q_i(s, a) − y)²
+    L_π    = mean Σ_a π(a|s)(α log π(a|s) − min_i Q_i(s, a))
+    L_α    = log α · (mean H(π(·|s)) − H̄),                       H̄ = a share of log A
+    Q̄      ← Q̄ + τ(Q − Q̄)
+
+The critics give the values of all actions at once, so nothing is sampled in a gradient step and L_π
+needs no gradient through an action.
+
+Source: Christodoulou 2019 (1910.07207), section 4. Departure: log α is weighted by the entropy's
+error and not α, as in `sac`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plaudit.control.agent import Agent
+from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning
+from plaudit.control.temperature import Temperature
+from plaudit.control.traced import traced
+from plaudit.envs.make import make_worlds
+from plaudit.envs.replay import Batch, Replay
+from plaudit.envs.worlds import Array, Saved
+from plaudit.models.actions import Categorical
+from plaudit.models.control_nets import network
+from plaudit.models.mlp import polyak_
+from plaudit.models.optim import FlatAdam
+from plaudit.models.policies import Policy
+from plaudit.records.events import Event
+from plaudit.records.spaces import ActionSpec, ObsSpec
+
+F32 = NDArray[np.float32]
+
+
+class SACDiscreteConfig(OffPolicy):
+    """Soft actor-critic for choices, with a learned temperature (Christodoulou 2019)."""
+
+    env: str = Field(
+        "CartPole-v1", description="A Gymnasium id whose action is one choice of several."
+    )
+    lr: float = Field(3e-4, gt=0, description="Step size of Adam, for all losses (2019, table 2).")
+    tau: float = Field(
+        0.005, gt=0, le=1, description="Share of the critics that moves into their targets."
+    )
+    alpha: float | None = Field(
+        None, ge=0, description="Temperature, in units of reward per nat; none: learned (2019)."
+    )
+    target_entropy: float = Field(
+        0.98,
+        gt=0,
+        lt=1,
+        description="What a learned α steers to, as a share of the most, log A (the author's code).",
+    )
+    hidden: tuple[int, ...] = Field(
+        (256, 256), description="Sizes of the hidden layers, which rectify."
+    )
+
+
+class Learner:
+    """The actor, twin critics with their targets, the temperature, and a gradient step of each."""
+
+    def __init__(
+        self,
+        config: SACDiscreteConfig,
+        obs_spec: ObsSpec,
+        action_spec: ActionSpec,
+        rng: np.random.Generator,
+    ) -> None:
+        head = Categorical(action_spec)
+        num_actions = head.num_params
+        shape: dict[str, Any] = {"hidden": config.hidden, "activation": "relu", "init": "uniform"}
+        self.policy = Policy(network(obs_spec, num_actions, rng=rng, **shape), head)
+        self.critic = network(obs_spec, num_actions, rng=rng, copies=2, **shape)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.tau = config.tau
+        wanted = config.target_entropy * math.log(num_actions)
+        self.temperature = Temperature(config.alpha, wanted, config.lr)
+        self.actor_optimiser = FlatAdam(self.policy.parameters(), lr=config.lr)
+        self.critic_optimiser = FlatAdam(self.critic.parameters(), lr=config.lr)
+
+    def parts(self) -> dict[str, Savable]:
+        """All that is kept, except the policy."""
+        return {
+            "critic": Weights(self.critic),
+            "target": Weights(self.target),
+            "temperature": self.temperature,
+            "actor_optimiser": self.actor_optimiser,
+            "critic_optimiser": self.critic_optimiser,
+        }
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One gradient step of everything."""
+        num_rows = len(batch.action)
+        share, rows = np.float32(1 / num_rows), np.arange(num_rows)
+        logits, actor_back = traced(self.policy.net, batch.obs)
+        logp = log_softmax(logits)
+        entropy = -float((np.exp(logp) * logp).sum(1).mean())
+        alpha = self.temperature.value
+        self.temperature.step(entropy)
+
+        next_logp = log_softmax(self.policy.net.infer(batch.next_obs))
+        next_q = self.target.infer(batch.next_obs).min(0)
+        y = batch.reward + batch.discount * soft_value(next_q, next_logp, alpha)
+        q, critic_back = traced(self.critic, batch.obs)
+        error = q[:, rows, batch.action] - y
+        of_q = np.zeros_like(q)
+        of_q[:, rows, batch.action] = share * error
+        critic_back(of_q)
+        self.critic_optimiser.step()
+
+        best_q = self.critic.infer(batch.obs).min(0)
+        value = soft_value(best_q, logp, alpha)
+        actor_back(share * of_logits(best_q, logp, value, alpha))
+        self.actor_optimiser.step()
+
+        polyak_(self.target, self.critic, self.tau)
+        return {
+            "loss/critic": 0.5 * float((error**2).sum()) / num_rows,
+            "loss/actor": -float(value.mean()),
+            "q/mean": float(q[:, rows, batch.action].mean()),
+            "sac/alpha": alpha,
+            "policy/entropy": entropy,
+        }
+
+
+def log_softmax(logits: F32) -> F32:
+    """log π [B, A] of logits [B, A]."""
+    shifted = logits - logits.max(1, keepdims=True)
+    logp: F32 = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return logp
+
+
+def soft_value(q: F32, logp: F32, alpha: float) -> F32:
+    """V(s) = Σ_a π(a|s)(Q(s, a) − α log π(a|s)): [B] from [B, A] and [B, A].
+
+    Source: Christodoulou 2019, equation 10.
+    """
+    value: F32 = (np.exp(logp) * (q - np.float32(alpha) * logp)).sum(1)
+    return value
+
+
+def of_logits(q: F32, logp: F32, value: F32, alpha: float) -> F32:
+    """The gradient of −V(s) in the logits [B, A]: π(a|s)·(α log π(a|s) − Q(s, a) + V(s)).
+
+    Each row sums to 0, and it is 0 everywhere at π ∝ exp(Q/α).
+    """
+    grad: F32 = np.exp(logp) * (np.float32(alpha) * logp - q + value[:, None])
+    return grad
+
+
+def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Iterator[Event]:
+    """Trains an agent by SAC for choices, from the beginning or from what was saved."""
+    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    worlds = make_worlds(config, seed=config.seed)
+    learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
+    policy, rng = learner.policy, draws.rng
+    replay = Replay(
+        config.buffer_size,
+        worlds.obs_spec,
+        worlds.action_spec,
+        worlds.num_envs,
+        gamma=config.gamma,
+    )
+    agent = Agent("sac_discrete", config, policy, getattr(worlds, "statistics", None))
+    watch = Watch(config, agent.batch(), agent.copy_statistics)
+    keeper = Keeper(
+        agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
+    )
+
+    def explore(obs: Array) -> Array:
+        if watch.step < config.learning_starts:
+            return rng.integers(0, worlds.action_spec.sizes[0], len(obs))
+        return policy.act(obs, rng)
+
+    def learn() -> Mapping[str, float]:
+        return learner.update(replay.sample(config.batch_size, rng))
+
+    obs = beginning(worlds, replay, keeper, saved)
+    yield from act_and_learn(
+        config,
+        obs,
+        worlds=worlds,
+        replay=replay,
+        watch=watch,
+        keeper=keeper,
+        explore=explore,
+        learn=learn,
+    )
+    worlds.close()
+    yield watch.done()
+
+
+__all__ = ["Learner", "SACDiscreteConfig", "sac_discrete"]
