@@ -1,0 +1,619 @@
+"""Control on Gymnasium: our loops and those of Stable-Baselines3, same settings, one thread each.
+
+    python benchmarks/control.py [--peer sb3] [--only ppo,dqn] [--seeds N] [--quick] [--go-on]
+
+The peer is installed apart: pip install stable-baselines3. For every seed ours and the peer's are
+trained in turn in this process, after a short training of each that is not timed; the peer's model
+is made before its clock starts. Rates are medians over seeds of environment steps a second, with the
+least and the greatest. Both final policies then play the same 100 episodes deterministically, so that
+speed is compared at the return it comes with; the returns of the seeds are told by their interquartile
+mean with a bootstrap interval.
+
+The floor beside a rate is what the algorithm cannot do without on one core: its matrix products,
+each measured alone at its shape in NumPy, and the steps of the bare environment. Where our time goes
+is measured in a run of its own by timers around the parts. Every finished training is kept as a line
+of --rows; --go-on takes those of an interrupted run and does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from machine import best_seconds, description
+from plaudit.control.agent import Agent
+from plaudit.control.evaluation import EVALUATION_SEED, play
+from plaudit.control.loop import part_of
+from plaudit.envs.make import make_worlds
+from plaudit.envs.settings import WorldSettings
+from plaudit.pipelines.control import algorithm
+from plaudit.pipelines.returns import interquartile_mean_interval
+from plaudit.records.events import Checkpoint, Done
+from plaudit.records.files import append_jsonl, read_jsonl, write_text
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "control.md"
+ROWS = Path("runs") / "benchmarks" / "control.jsonl"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+NUM_EPISODES, NUM_WORLDS = 100, 25
+
+
+# --- what an algorithm cannot do without
+
+
+@cache
+def product_seconds(rows: int, inner: int, columns: int) -> float:
+    """One float32 product [rows, inner] @ [inner, columns], into memory that is there."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((rows, inner), dtype=np.float32)
+    b = rng.standard_normal((inner, columns), dtype=np.float32)
+    out = np.empty((rows, columns), np.float32)
+    count = max(20, min(2000, int(2e7 / (rows * inner * columns))))
+
+    def many() -> None:
+        for _ in range(count):
+            np.matmul(a, b, out=out)
+
+    return best_seconds(many) / count
+
+
+def forward(sizes: tuple[int, ...], rows: int) -> float:
+    """Seconds of a net's products for so many rows."""
+    return sum(product_seconds(rows, i, o) for i, o in itertools.pairwise(sizes))
+
+
+def backward(
+    sizes: tuple[int, ...], rows: int, *, weights: bool = True, inputs: bool = False
+) -> float:
+    """Seconds of the products of its gradients: of the weights, and of what each layer was given."""
+    total = 0.0
+    for layer, (i, o) in enumerate(itertools.pairwise(sizes)):
+        if weights:
+            total += product_seconds(i, rows, o)
+        if layer or inputs:
+            total += product_seconds(rows, o, i)
+    return total
+
+
+def on_policy_floor(
+    *, num_envs: int, num_steps: int, num_epochs: int, minibatch: int, inputs: int, outputs: int
+) -> float:
+    """Seconds a step of actor and critic of 64×64: act, value, and learn."""
+    actor, critic = (inputs, 64, 64, outputs), (inputs, 64, 64, 1)
+    rows = num_envs * num_steps
+    acting = num_steps * forward(actor, num_envs) + forward(critic, rows)
+    update = sum(forward(net, minibatch) + backward(net, minibatch) for net in (actor, critic))
+    return (acting + num_epochs * rows / minibatch * update) / rows
+
+
+def dqn_floor() -> float:
+    """256×256 on CartPole: a batch of 64 every second step, twice forwards and once back."""
+    net, rows = (4, 256, 256, 2), 64
+    greedy = 1 - (0.16 * 0.52 + 0.84 * 0.04)  # share of the steps that ask the net
+    update = 2 * forward(net, rows) + backward(net, rows)
+    return greedy * forward(net, 1) + 0.5 * update
+
+
+def sac_floor() -> float:
+    """256×256 on Pendulum: one batch of 256 a step through actor, twin critics and their targets."""
+    actor, critic, rows = (3, 256, 256, 2), (4, 256, 256, 1), 256
+    acting = forward(actor, 1) + 2 * forward(actor, rows)
+    targets = 2 * forward(critic, rows)
+    critics = 2 * (forward(critic, rows) + backward(critic, rows))
+    through = 2 * (forward(critic, rows) + backward(critic, rows, weights=False, inputs=True))
+    return acting + targets + critics + through + backward(actor, rows)
+
+
+def environment_seconds(name: str) -> float:
+    """A step of the bare environment with random actions, resets included."""
+    import gymnasium
+
+    env = gymnasium.make(name).unwrapped
+    limit = gymnasium.spec(name).max_episode_steps
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(5000)]
+
+    def steps() -> None:
+        env.reset(seed=0)
+        length = 0
+        for action in actions:
+            length += 1
+            if env.step(action)[2] or length == limit:
+                env.reset()
+                length = 0
+
+    return best_seconds(steps) / len(actions)
+
+
+# --- the tasks
+
+
+@dataclass(frozen=True)
+class Task:
+    """An algorithm on an environment, with the same settings in both libraries' words."""
+
+    name: str
+    env: str
+    steps: int
+    quick_steps: int
+    goal: float
+    ours: dict[str, Any]
+    theirs: Callable[[str, int], Any]
+    floor: Callable[[], float]
+    source: str
+
+
+def sb3_model(kind: str, env: str, num_envs: int, seed: int, **settings: Any) -> Any:
+    import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
+
+    worlds = make_vec_env(env, n_envs=num_envs, seed=seed)
+    make = getattr(stable_baselines3, kind)
+    return make("MlpPolicy", worlds, seed=seed, device="cpu", **settings)
+
+
+TASKS = [
+    Task(
+        "ppo",
+        "CartPole-v1",
+        100_000,
+        8192,
+        5.0,
+        {
+            "num_envs": 8,
+            "num_steps": 32,
+            "minibatch_size": 256,
+            "num_epochs": 20,
+            "gamma": 0.98,
+            "lam": 0.8,
+            "lr": 1e-3,
+            "lr_schedule": "linear",
+            "clip": 0.2,
+            "clip_schedule": "linear",
+        },
+        lambda env, seed: sb3_model(
+            "PPO",
+            env,
+            8,
+            seed,
+            n_steps=32,
+            batch_size=256,
+            n_epochs=20,
+            gamma=0.98,
+            gae_lambda=0.8,
+            learning_rate=lambda left: 1e-3 * left,
+            clip_range=lambda left: 0.2 * left,
+        ),
+        partial(
+            on_policy_floor,
+            num_envs=8,
+            num_steps=32,
+            num_epochs=20,
+            minibatch=256,
+            inputs=4,
+            outputs=2,
+        ),
+        "rl-baselines3-zoo",
+    ),
+    Task(
+        "a2c",
+        "CartPole-v1",
+        500_000,
+        20_000,
+        4.0,
+        {"num_envs": 8},
+        lambda env, seed: sb3_model("A2C", env, 8, seed),
+        partial(
+            on_policy_floor,
+            num_envs=8,
+            num_steps=5,
+            num_epochs=1,
+            minibatch=40,
+            inputs=4,
+            outputs=2,
+        ),
+        "rl-baselines3-zoo: 8 copies, the peer's defaults",
+    ),
+    Task(
+        "dqn",
+        "CartPole-v1",
+        50_000,
+        5000,
+        2.5,
+        {
+            "lr": 2.3e-3,
+            "lr_schedule": "constant",
+            "batch_size": 64,
+            "buffer_size": 100_000,
+            "learning_starts": 1000,
+            "gamma": 0.99,
+            "target": "q",
+            "n_step": 1,
+            "target_every": 10,
+            "train_every": 256,
+            "gradient_steps": 128,
+            "epsilon_fraction": 0.16,
+            "epsilon_end": 0.04,
+            "hidden": (256, 256),
+        },
+        lambda env, seed: sb3_model(
+            "DQN",
+            env,
+            1,
+            seed,
+            learning_rate=2.3e-3,
+            batch_size=64,
+            buffer_size=100_000,
+            learning_starts=1000,
+            gamma=0.99,
+            target_update_interval=10,
+            train_freq=256,
+            gradient_steps=128,
+            exploration_fraction=0.16,
+            exploration_final_eps=0.04,
+            policy_kwargs={"net_arch": [256, 256]},
+        ),
+        dqn_floor,
+        "rl-baselines3-zoo",
+    ),
+    Task(
+        "sac",
+        "Pendulum-v1",
+        10_000,
+        1500,
+        2.0,
+        {"lr": 1e-3, "batch_size": 256, "learning_starts": 100, "hidden": (256, 256)},
+        lambda env, seed: sb3_model("SAC", env, 1, seed, learning_rate=1e-3),
+        sac_floor,
+        "rl-baselines3-zoo",
+    ),
+]
+
+
+# --- one training
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training that was timed, and what its policy is worth."""
+
+    task: str
+    side: str
+    seed: int
+    steps: int
+    seconds: float
+    ret: float
+
+    @property
+    def rate(self) -> float:
+        return self.steps / self.seconds
+
+
+def train_ours(task: Task, steps: int, seed: int) -> tuple[int, float, Callable[..., Any]]:
+    """(steps taken, seconds, the policy)."""
+    kind, loop = algorithm(task.name)
+    config = kind(env=task.env, steps=steps, seed=seed, eval_every=0, **task.ours)
+    begin = time.perf_counter()
+    last, done = None, None
+    for event in loop(config, None):
+        last = event if isinstance(event, Checkpoint) else last
+        done = event if isinstance(event, Done) else done
+    taken = time.perf_counter() - begin
+    assert last is not None
+    assert done is not None
+    agent = Agent.from_saved(part_of(last.state(), "agent"))
+    return done.step, taken, agent.batch()
+
+
+def train_theirs(task: Task, steps: int, seed: int) -> tuple[int, float, Callable[..., Any]]:
+    """(steps taken, seconds, the policy)."""
+    model = task.theirs(task.env, seed)
+    begin = time.perf_counter()
+    model.learn(steps)
+    taken = time.perf_counter() - begin
+    return model.num_timesteps, taken, lambda obs: model.predict(obs, deterministic=True)[0]
+
+
+SIDES = {"ours": train_ours, "sb3": train_theirs}
+
+
+def worth(env: str, act: Callable[..., Any], seed: int) -> float:
+    """Mean return of the same episodes for either side."""
+    settings = WorldSettings(env=env)
+    worlds = make_worlds(settings, seed=seed + EVALUATION_SEED, num_envs=NUM_WORLDS, training=False)
+    episodes = play(worlds, act, worlds.reset(), NUM_EPISODES)
+    worlds.close()
+    return statistics.mean(episode.ret for episode in episodes)
+
+
+def measure(task: Task, given: argparse.Namespace, sides: list[str]) -> list[Row]:
+    """All trainings of a task, the sides in turn; those already kept are taken as they are."""
+    steps = task.quick_steps if given.quick else task.steps
+    kept = [Row(**row) for row in read_jsonl(given.rows)]
+    found = []
+    warm = False
+    for seed in range(given.seeds):
+        for side in sides:
+            same = [
+                row
+                for row in kept
+                if (row.task, row.side, row.seed) == (task.name, side, seed)
+                and 0 <= row.steps - steps < 2000
+            ]
+            if not same:
+                if not warm:
+                    for other in sides:
+                        SIDES[other](task, task.quick_steps // 2, 99)
+                    warm = True
+                taken, spent, act = SIDES[side](task, steps, seed)
+                row = Row(task.name, side, seed, taken, spent, worth(task.env, act, seed))
+                append_jsonl(given.rows, vars(row))
+                same = [row]
+            print(
+                f"{task.name} {side} seed {seed}: {same[0].rate:,.0f}/s, {same[0].ret:.1f}",
+                flush=True,
+            )
+            found.append(same[0])
+    return found
+
+
+# --- where our time goes
+
+
+@dataclass
+class Timers:
+    """Seconds of each part, without those of the parts called inside it."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    stack: list[list[Any]] = field(default_factory=list)
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        clock = time.perf_counter
+
+        def run(*args: Any, **options: Any) -> Any:
+            begin = clock()
+            self.stack.append([part, 0.0])
+            try:
+                return call(*args, **options)
+            finally:
+                _, inside = self.stack.pop()
+                whole = clock() - begin
+                self.spent[part] = self.spent.get(part, 0.0) + whole - inside
+                if self.stack:
+                    self.stack[-1][1] += whole
+
+        return run
+
+
+def parts() -> list[tuple[str, Any, str]]:
+    """(part, where, name) of what is timed."""
+    import torch
+
+    from plaudit.envs.replay import Replay
+    from plaudit.envs.sync import Sync
+    from plaudit.models.mlp import MLP
+    from plaudit.models.optim import FlatAdam, FlatRMSprop
+    from plaudit.models.policies import Policy
+
+    return [
+        ("environment", Sync, "step"),
+        ("replay", Replay, "add"),
+        ("replay", Replay, "sample"),
+        ("choosing actions", Policy, "act"),
+        ("nets forwards", MLP, "infer"),
+        ("nets forwards", MLP, "forward"),
+        ("nets forwards", MLP, "trace"),
+        ("nets backwards", MLP, "backprop"),
+        ("autograd around the nets", torch.Tensor, "backward"),
+        ("autograd around the nets", torch.autograd, "backward"),
+        ("optimiser", FlatAdam, "step"),
+        ("optimiser", FlatRMSprop, "step"),
+    ]
+
+
+@contextmanager
+def timing() -> Iterator[Timers]:
+    """Timers around all parts while entered."""
+    timers, before = Timers(), []
+    for part, where, name in parts():
+        before.append((where, name, where.__dict__.get(name)))
+        setattr(where, name, timers.timed(part, getattr(where, name)))
+    try:
+        yield timers
+    finally:
+        for where, name, plain in reversed(before):
+            if plain is None:
+                delattr(where, name)
+            else:
+                setattr(where, name, plain)
+
+
+def breakdown(task: Task) -> dict[str, float]:
+    """Microseconds a step of each part, the rest as "loop, credit, losses, log"."""
+    train_ours(task, task.quick_steps // 2, 99)
+    with timing() as timers:
+        steps, seconds, _ = train_ours(task, task.quick_steps, 0)
+    spent = {part: 1e6 * taken / steps for part, taken in timers.spent.items()}
+    rest = 1e6 * seconds / steps - sum(spent.values())
+    return {**spent, "loop, credit, losses, log": rest}
+
+
+# --- the page
+
+
+def rates(rows: list[Row], side: str) -> list[float]:
+    return sorted(row.rate for row in rows if row.side == side)
+
+
+def returns(rows: list[Row], side: str) -> list[float]:
+    return [row.ret for row in rows if row.side == side]
+
+
+def spread(found: list[float]) -> str:
+    """Median and range."""
+    middle = statistics.median(found)
+    return f"{middle:,.0f} ({found[0]:,.0f} to {found[-1]:,.0f})"
+
+
+def interval(found: list[float]) -> str:
+    of = interquartile_mean_interval(found)
+    return f"{of.value:.1f} ({of.low:.1f} to {of.high:.1f}), least {min(found):.1f}"
+
+
+def speed_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> list[str]:
+    heads = ["algorithm", "environment", "ours, steps/s", "SB3, steps/s", "times SB3", "goal"]
+    heads += ["floor, steps/s", "ours of the floor"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
+    for task in tasks:
+        ours, theirs = rates(rows[task.name], "ours"), rates(rows[task.name], "sb3")
+        floor = 1 / (task.floor() + environment_seconds(task.env))
+        middle = statistics.median(ours)
+        ratio = f"{middle / statistics.median(theirs):.1f}" if peer else "–"
+        cells = [task.name, task.env, spread(ours), spread(theirs) if peer else "–", ratio]
+        cells += [f"{task.goal:g}", f"{floor:,.0f}", f"{middle / floor:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def return_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> list[str]:
+    lines = [
+        "| algorithm | environment | steps | ours, return at the end | SB3, return at the end |",
+        "|---|---|---:|---|---|",
+    ]
+    for task in tasks:
+        steps = max(row.steps for row in rows[task.name])
+        sides = [interval(returns(rows[task.name], "ours"))]
+        sides.append(interval(returns(rows[task.name], "sb3")) if peer else "–")
+        lines.append(f"| {task.name} | {task.env} | {steps:,} | {' | '.join(sides)} |")
+    return lines
+
+
+def floor_table(tasks: list[Task]) -> list[str]:
+    lines = [
+        "| algorithm | matrix products, µs a step | bare environment, µs a step |",
+        "|---|---:|---:|",
+    ]
+    for task in tasks:
+        products, world = 1e6 * task.floor(), 1e6 * environment_seconds(task.env)
+        lines.append(f"| {task.name} | {products:.1f} | {world:.1f} |")
+    return lines
+
+
+def breakdown_table(tasks: list[Task]) -> list[str]:
+    found = {task.name: breakdown(task) for task in tasks}
+    names: dict[str, None] = {}
+    for of in found.values():
+        names |= dict.fromkeys(of)
+    names = {
+        **{n: None for n in names if not n.startswith("loop")},
+        "loop, credit, losses, log": None,
+    }
+    lines = [f"| µs a step | {' | '.join(found)} |", "|---|" + "---:|" * len(found)]
+    for name in names:
+        cells = [f"{of[name]:.1f}" if name in of else "" for of in found.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    sums = [f"{sum(of.values()):.1f}" for of in found.values()]
+    return [*lines, f"| all | {' | '.join(sums)} |"]
+
+
+def page(tasks: list[Task], rows: dict[str, list[Row]], given: argparse.Namespace) -> list[str]:
+    peer = given.peer == "sb3"
+    versions = ""
+    if peer:
+        import stable_baselines3
+
+        versions = f", stable-baselines3 {stable_baselines3.__version__}"
+    import gymnasium
+
+    return [
+        "# Control on Gymnasium",
+        "",
+        f"{description()}, gymnasium {gymnasium.__version__}{versions}. "
+        f"Trainings of each side: {given.seeds}, in turn, on one thread.",
+        "",
+        "## Speed",
+        "",
+        *speed_table(tasks, rows, peer),
+        "",
+        "Medians over the trainings, with the least and the greatest. Settings: "
+        + "; ".join(f"{task.name}: {task.source}" for task in tasks)
+        + ".",
+        "",
+        "## Return that the speed comes with",
+        "",
+        *return_table(tasks, rows, peer),
+        "",
+        f"Interquartile mean over seeds with its 95 % bootstrap interval; each seed is the mean of "
+        f"{NUM_EPISODES} episodes, the same ones for both sides, actions chosen deterministically.",
+        "",
+        "## The floor",
+        "",
+        *floor_table(tasks),
+        "",
+        "Each product at its shape, alone, in NumPy on one thread; the environment without wrappers, "
+        "resets included.",
+        "",
+        "## Where our time goes",
+        "",
+        *breakdown_table(tasks),
+        "",
+        "By timers around the parts, which cost about half a microsecond a call; a part is told "
+        "without the parts called inside it.",
+        "",
+        "How it is measured: `benchmarks/control.py`.",
+    ]
+
+
+def on_one_thread() -> None:
+    """Begins this process anew where the libraries' threads are not set to one."""
+    if any(os.environ.get(name) != "1" for name in THREADS):
+        os.execve(
+            sys.executable,
+            [sys.executable, *sys.argv],
+            {**os.environ, **dict.fromkeys(THREADS, "1")},
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer", default="", choices=["", "sb3"])
+    parser.add_argument("--only", default="", help="algorithms, as in ppo,dqn")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="short trainings; writes no table")
+    parser.add_argument("--go-on", action="store_true", help="take the trainings kept in --rows")
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    on_one_thread()
+    import torch
+
+    torch.set_num_threads(1)
+    only = set(filter(None, given.only.split(",")))
+    if only - {task.name for task in TASKS}:
+        parser.error(f"--only {given.only}: expected some of {[task.name for task in TASKS]}")
+    tasks = [task for task in TASKS if not only or task.name in only]
+    given.rows.parent.mkdir(parents=True, exist_ok=True)
+    if not given.go_on:
+        given.rows.unlink(missing_ok=True)
+    sides = ["ours", *([given.peer] if given.peer else [])]
+    rows = {task.name: measure(task, given, sides) for task in tasks}
+    lines = page(tasks, rows, given)
+    print("\n".join(lines))
+    if not given.quick:
+        write_text(given.out, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
