@@ -21,6 +21,7 @@ from plaudit.control.evaluation import Evaluator
 from plaudit.envs.make import make_env
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit, action_codec, obs_codec
+from plaudit.envs.stack import stacked
 from plaudit.envs.worlds import Array, Episode, Saved, Worlds
 from plaudit.models.policies import Policy, policy_from_facts
 from plaudit.records.arrays import write_arrays
@@ -71,7 +72,7 @@ class Agent:
         self._frames.append(row)
         while len(self._frames) < self.settings.frame_stack:
             self._frames.append(row)
-        seen = np.concatenate(self._frames)[None]
+        seen = stacked(self._frames, see.spec)[None]
         if self.statistics is not None:
             seen = self.statistics.apply(seen)
         action = self.policy.act(seen, None if deterministic else self._rng)
