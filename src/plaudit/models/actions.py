@@ -105,6 +105,7 @@ class Categorical(_Base):
     def __init__(self, spec: ActionSpec) -> None:
         _expect(spec, "discrete", self.kind)
         super().__init__(spec, spec.sizes[0])
+        self.size_array = np.array(spec.sizes, np.int64)
 
     def logp(self, params: Tensor, action: Tensor) -> Tensor:
         """log softmax(params)[action]: [B] from [B, A] and int64 [B]."""
@@ -140,6 +141,7 @@ class MultiCategorical(_Base):
     def __init__(self, spec: ActionSpec) -> None:
         _expect(spec, "multi_discrete", self.kind)
         super().__init__(spec, sum(spec.sizes))
+        self.size_array = np.array(spec.sizes, np.int64)
         ends = np.cumsum(spec.sizes).tolist()
         self._spans = [slice(end - size, end) for end, size in zip(ends, spec.sizes, strict=True)]
 

@@ -10,7 +10,8 @@ side is under 36 pixels, which the Nature net cannot take.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plaudit.models.mlp import MLP, Activation, Init, orthogonal
+from plaudit.models.mlp import MLP, Activation, Init, Trace, orthogonal
+from plaudit.models.mlp_kernels import F32
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ObsSpec
 
@@ -104,13 +106,32 @@ class Net(nn.Module):
         seen = [self._features(x, copy) for copy in range(self.copies)]
         return self.mlp.forward(seen[0] if self.copies == 1 else torch.stack(seen))
 
-    def infer(self, x: Array) -> NDArray[np.float32]:
+    def infer(self, x: Array) -> F32:
         """The same without autograd, NumPy to NumPy."""
         if not self.num_images:
             return self.mlp.infer(x)
         with torch.no_grad():
             out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
             return np.asarray(out.cpu().numpy(), np.float32)
+
+    def traced(self, x: Array) -> tuple[F32, Callable[[F32], None]]:
+        """Outputs, and a function that takes a loss's gradient in them to the weights' `grad`.
+
+        What `forward` and `backward` do, without autograd's own work where the net is layers alone:
+        that is a tenth of an update of a 256×256 net, and half of one of a 64×64 net. Gradients add
+        up, as in torch. `x` must not change in between.
+        """
+        if self.num_images or not self.mlp.on_cpu():
+            out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
+            return out.detach().cpu().numpy(), partial(_backward, out)
+        values, trace = self.mlp.trace(np.asarray(x, np.float32))
+        return values, partial(self._add_gradient, trace)
+
+    def _add_gradient(self, trace: Trace, grad: F32) -> None:
+        of_weights, _ = self.mlp.backprop(trace, grad, weights=True, inputs=False)
+        assert of_weights is not None
+        flat, found = self.mlp.flat, torch.from_numpy(of_weights)
+        flat.grad = found if flat.grad is None else flat.grad + found
 
     def _features(self, x: Tensor, copy: int) -> Tensor:
         """[B, features]: images through this copy's eyes, the rest as it is, in order."""
@@ -202,6 +223,10 @@ def load_arrays(module: nn.Module, found: Mapping[str, Array]) -> None:
                 f"expected {tuple(p.shape)}."
             )
         p.copy_(torch.from_numpy(np.ascontiguousarray(found[name])))
+
+
+def _backward(out: Tensor, grad: F32) -> None:
+    out.backward(torch.from_numpy(grad).to(out))  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

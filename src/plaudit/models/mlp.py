@@ -109,6 +109,12 @@ class MLP(nn.Module):
                 h += bias
         return h
 
+    def on_cpu(self) -> bool:
+        """Whether the weights are float32 on the CPU, where `trace` and `backprop` work."""
+        if self.flat.data_ptr() != self._pointer:
+            self._bind()
+        return self._fast
+
     def trace(self, x: F32) -> tuple[F32, Trace]:
         """The outputs, and what `backprop` needs; `x` must not change in between."""
         if self.flat.data_ptr() != self._pointer:
