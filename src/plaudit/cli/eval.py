@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,6 @@ from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
     from plaudit.control.agent import Agent
-
-VIDEO_EPISODES = 1
-"""Episodes that a video shows."""
 
 LABELS = {
     "eval/return_median": "median return",
@@ -34,14 +32,15 @@ def main(argv: list[str]) -> int:
 
     torch.set_num_threads(1)  # the nets are small: two threads would wait for each other
     agent = agent_at(words.run, best=words.best)
-    from plaudit.pipelines.control_evaluation import judge
+    from plaudit.pipelines.control_evaluation import film, judge
 
     deterministic = not words.stochastic
     found = judge(agent, words.episodes, seed=words.seed, deterministic=deterministic)
     facts = {"run": words.run, "algorithm": agent.algorithm, **found.facts()}
     if words.video is not None:
         file = video_file(words.run, words.video)
-        facts["video"] = str(film(agent, file, found.seed, deterministic=deterministic))
+        seen = film(agent, file, seed=found.seed, deterministic=deterministic)
+        facts |= {"video": str(file), "video/return": seen.ret, "video/length": seen.length}
     if words.json:
         print(json.dumps(facts, indent=2))
     else:
@@ -88,22 +87,14 @@ def agent_at(target: str, *, best: bool) -> Agent:
 
 
 def video_file(target: str, asked: str) -> Path:
-    """Where the video goes: as asked, else beside the agent."""
+    """Where the video goes: as asked, else beside the run's report, or in the agent's folder."""
     if asked:
         return Path(asked)
-    from plaudit.envs.video import default_suffix
     from plaudit.records.runs import run_path
 
-    path = run_path(target)
-    report = path / "report"
-    return (report if report.is_dir() else path) / f"episode{default_suffix()}"
-
-
-def film(agent: Agent, file: Path, seed: int, *, deterministic: bool) -> Path:
-    """Films episodes of the agent into `file`."""
-    from plaudit.pipelines.control_video import film as filmed
-
-    return filmed(agent, file, seed=seed, num_episodes=VIDEO_EPISODES, deterministic=deterministic)
+    path = Path(target) if Path(target).is_dir() else run_path(target)
+    folder = path / "report" if (path / "report").is_dir() else path
+    return folder / ("episode.mp4" if find_spec("imageio_ffmpeg") else "episode.gif")
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
@@ -121,7 +112,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
     )
     width = max(len(label) for label, _ in rows)
     shown = [head, *(f"  {label:<{width}}  {value}" for label, value in rows)]
-    return [*shown, f"Video: {facts['video']}"] if "video" in facts else shown
+    if "video" in facts:
+        episode = f"return {_number(facts['video/return'])}, {facts['video/length']} steps"
+        shown.append(f"Video: {facts['video']} ({episode})")
+    return shown
 
 
 def _number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from plaudit.control.agent import Agent
 from plaudit.control.evaluation import EVALUATION_SEED, MOST_WORLDS, play, summary
 from plaudit.envs.make import make_worlds
+from plaudit.envs.video import record_episode
 from plaudit.envs.worlds import Array, Episode, Saved, Transition, Worlds
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
@@ -99,3 +101,17 @@ def judge(
     cut = {id(episode): was_cut for episode, was_cut in worlds.cut}
     truncated = [cut[id(episode)] for episode in episodes]
     return Judgement(settings.env, episodes, truncated, own, deterministic)
+
+
+def film(agent: Agent, file: Path, *, seed: int, deterministic: bool = True) -> Episode:
+    """Writes what the first episode of `judge` with this seed looks like; returns the episode.
+
+    Raises UserError where the environment draws nothing, or where a library is missing.
+    """
+    statistics = agent.statistics
+    act = agent.batch(None if deterministic else np.random.default_rng(seed))
+
+    def seen(obs: Array) -> Array:
+        return act(obs if statistics is None else statistics.apply(obs))
+
+    return record_episode(agent.settings, seen, file, seed + EVALUATION_SEED)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plaudit.envs.make import find_spec
 from plaudit.pipelines.control_plots import metric_grid, run_curve, series
 from plaudit.pipelines.finite_report import STYLE
@@ -26,6 +28,9 @@ OWN = {"stage", "step", "event", "time", "seconds"}
 
 DRAWN_ABOVE = ("rollout/return", "eval/")
 """Metrics of the large curve, and those that belong to it."""
+
+MOST_CURVES = 15
+"""Small curves that are drawn at most."""
 
 NAMES = {
     "reinforce": "REINFORCE",
@@ -113,12 +118,12 @@ def _curve_sentence(level: Mapping[str, float]) -> str:
 
 
 def _watched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Metrics that moved and are not in the large curve."""
+    """Metrics that moved and are not in the large curve, at most `MOST_CURVES`."""
     names: dict[str, None] = {}
     for row in rows:
         names |= dict.fromkeys(set(row) - OWN)
     drawn = (name for name in sorted(names) if not name.startswith(DRAWN_ABOVE))
-    return [name for name in drawn if series(rows, name)[0].size > 1]
+    return [name for name in drawn if np.unique(series(rows, name)[1]).size > 1][:MOST_CURVES]
 
 
 def _figure(run: RunFolder, name: str, sentence: str, draw: Callable[[], Figure]) -> str:
