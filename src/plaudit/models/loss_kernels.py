@@ -71,11 +71,13 @@ def categorical_ppo(
     logits and grad [B, Σ sizes], action [B, k], logp_old and adv [B]; ρ is clipped to [low, high].
     """
     stats = np.zeros(4)
-    num_rows = logits.shape[0]
+    num_rows, num_choices = logits.shape[0], sizes.shape[0]
     scale = np.float32(1.0) / np.float32(num_rows)
+    log_totals = np.empty(num_choices, np.float32)
+    inverses, own = np.empty_like(log_totals), np.empty_like(log_totals)  # own: a choice's entropy
     for i in range(num_rows):
-        logp, entropy, start = np.float32(0.0), np.float32(0.0), 0
-        for k in range(sizes.shape[0]):
+        logp, start = np.float32(0.0), 0
+        for k in range(num_choices):
             end = start + sizes[k]
             best = logits[i, start]
             for j in range(start + 1, end):
@@ -83,32 +85,28 @@ def categorical_ppo(
                     best = logits[i, j]
             total = np.float32(0.0)
             for j in range(start, end):
-                total += np.float32(math.exp(logits[i, j] - best))
-            log_total = best + np.float32(math.log(total))
+                grad[i, j] = np.float32(math.exp(logits[i, j] - best))  # p without its divisor
+                total += grad[i, j]
+            log_totals[k] = best + np.float32(math.log(total))
+            inverses[k] = np.float32(1.0) / total
+            own[k] = np.float32(0.0)
             for j in range(start, end):
-                logp_j = logits[i, j] - log_total
-                grad[i, j] = logp_j  # kept for the second pass
-                if logp_j != -np.inf:
-                    entropy -= np.float32(math.exp(logp_j)) * logp_j
-            logp += grad[i, start + action[i, k]]
+                if logits[i, j] != -np.inf:
+                    own[k] -= grad[i, j] * inverses[k] * (logits[i, j] - log_totals[k])
+            logp += logits[i, start + action[i, k]] - log_totals[k]
+            stats[1] += own[k]
             start = end
-        stats[1] += entropy
         slope = clipped_row(logp, logp_old[i], adv[i], low, high, stats) * scale
         start = 0
-        for k in range(sizes.shape[0]):
+        for k in range(num_choices):
             end = start + sizes[k]
-            own = np.float32(0.0)  # this choice's entropy
             for j in range(start, end):
-                if grad[i, j] != -np.inf:
-                    own -= np.float32(math.exp(grad[i, j])) * grad[i, j]
-            for j in range(start, end):
-                logp_j = grad[i, j]
-                p = np.float32(math.exp(logp_j))
+                p = grad[i, j] * inverses[k]
                 bonus = np.float32(0.0)
-                if logp_j != -np.inf:
-                    bonus = entropy_coef * scale * p * (logp_j + own)
-                taken = np.float32(1.0) if j - start == action[i, k] else np.float32(0.0)
-                grad[i, j] = slope * (taken - p) + bonus
+                if logits[i, j] != -np.inf:
+                    bonus = entropy_coef * scale * p * (logits[i, j] - log_totals[k] + own[k])
+                grad[i, j] = bonus - slope * p
+            grad[i, start + action[i, k]] += slope
             start = end
     return stats
 
