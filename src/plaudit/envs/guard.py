@@ -33,19 +33,9 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class Finite:
-    """Whether every number of a batch is finite, by one product with zeros (0·nan and 0·inf are nan).
-
-    A dot product of 32 numbers takes a third of a microsecond; `isfinite` and `all` take six times
-    as long.
-    """
-
-    def __init__(self, size: int, dtype: str) -> None:
-        self.zeros = np.zeros(size, dtype)
-        self.always = dtype == "uint8"
-
-    def __call__(self, batch: Array) -> bool:
-        return self.always or bool(self.zeros.dot(batch.reshape(-1)) == 0)
+def is_finite(batch: Array) -> bool:
+    """Whether every number is; images always are. Counting is quicker than `all`."""
+    return batch.dtype == np.uint8 or np.count_nonzero(np.isfinite(batch)) == batch.size
 
 
 class Hung(BaseException):

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from plaudit.envs.guard import Clock, Finite, Hung, fault, said
+from plaudit.envs.guard import Clock, Hung, fault, is_finite, said
 from plaudit.envs.spaces import Unfit, action_codec, obs_codec
 from plaudit.envs.worlds import Array, Episode, Saved, Transition
 from plaudit.records.errors import UserError
@@ -37,8 +37,6 @@ class Native:
         self._obs = obs_codec(env.single_observation_space)
         self._actions = action_codec(env.single_action_space)
         self.obs_spec, self.action_spec = self._obs.spec, self._actions.spec
-        size = self.num_envs * int(np.prod(self.obs_spec.shape))
-        self._finite = Finite(size, self.obs_spec.dtype)
         self._clock = Clock(timeout)
         self._resets, self._steps = 0, 0
         self._all = np.ones(self.num_envs, np.bool_)
@@ -148,7 +146,7 @@ class Native:
         return self._checked(found, how)
 
     def _checked(self, obs: Array, how: str) -> Array:
-        if not self._finite(obs):
+        if not is_finite(obs):
             row, place = np.argwhere(~np.isfinite(obs.reshape(self.num_envs, -1)))[0]
             value = obs.reshape(self.num_envs, -1)[row, place]
             what = f"{how} an observation with {value} at place {place}"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from plaudit.envs.copies import TERMINATED, TRUNCATED, Copy
-from plaudit.envs.guard import Finite, fault
+from plaudit.envs.guard import fault, is_finite
 from plaudit.envs.spaces import ActionCodec
 from plaudit.envs.sync import check_copies, not_finite, saved_copy
 from plaudit.envs.worlds import Array, Episode, Saved, Transition
@@ -251,7 +251,6 @@ class _Worker:
     def __init__(self, pipe: Connection, copy: Copy, shared: Shared, index: int) -> None:
         self.pipe, self.copy, self.shared, self.index = pipe, copy, shared, index
         self.codec = ActionCodec(copy.env.action_space)
-        self.finite = Finite(int(np.prod(shared.obs.shape[1:])), shared.obs.dtype.name)
         self._told = 0.0
         self._kept: Saved | None = None
 
@@ -289,7 +288,7 @@ class _Worker:
         self._check(self.shared.obs, "its reset gave")
 
     def _check(self, obs: Array, how: str) -> None:
-        if not self.finite(obs[self.index]):
+        if not is_finite(obs[self.index]):
             raise not_finite([self.copy], obs[self.index : self.index + 1], how)
 
     def _restore(self, saved: Saved) -> None:

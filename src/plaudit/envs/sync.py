@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plaudit.envs.copies import TERMINATED, TRUNCATED, Copy
-from plaudit.envs.guard import Clock, Finite, Hung
+from plaudit.envs.guard import Clock, Hung, is_finite
 from plaudit.envs.spaces import ActionCodec, ObsCodec
 from plaudit.envs.worlds import Array, Episode, Saved, Transition
 from plaudit.records.errors import UserError
@@ -31,7 +31,6 @@ class Sync:
         self._codec = actions
         self._shape = (self.num_envs, *obs.spec.shape)
         self._dtype = np.dtype(obs.spec.dtype)
-        self._finite = Finite(int(np.prod(self._shape)), obs.spec.dtype)
         self._clock = Clock(timeout)
         # Given again and again, so nobody may write to them.
         self._none, self._all = np.zeros(self.num_envs, np.bool_), np.ones(self.num_envs, np.bool_)
@@ -63,7 +62,7 @@ class Sync:
             raise self._hung(row) from None
         finally:
             clock.busy = False
-        if not self._finite(next_obs):
+        if not is_finite(next_obs):
             raise not_finite(self.copies, next_obs, "gave")
         if not ended:
             self._obs = obs
@@ -88,7 +87,7 @@ class Sync:
             raise self._hung(row) from None
         finally:
             self._clock.busy = False
-        if not np.isfinite(obs[list(rows)]).all():
+        if not is_finite(obs[list(rows)]):
             raise not_finite(self.copies, obs, "its reset gave")
 
     def _hung(self, row: int) -> UserError:
