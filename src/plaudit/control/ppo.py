@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -34,11 +33,9 @@ from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.control_nets import Net, network
+from plaudit.models.fused_losses import ppo_loss, value_loss
 from plaudit.models.optim import FlatAdam
 from plaudit.models.policies import ActorPolicy, actor
-from plaudit.ops.divergence import kl_k3
-from plaudit.ops.policy import clipped_surrogate
-from plaudit.ops.value import clipped_value_loss
 from plaudit.records.events import Event
 
 
@@ -145,26 +142,26 @@ def objective(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one minibatch, and numbers to log.
 
-    mean of −min(ρA, clip(ρ, 1 ± clip)·A) + value_coef·½(V − R)² − entropy_coef·H
+    mean of −min(ρA, clip(ρ, 1 ± clip)·A) + value_coef·½(V − R)² − entropy_coef·H, in which the
+    first and the last term are `ops.clipped_surrogate` and `ops.entropy` computed in one pass.
     """
-    params = policy(part.obs)
-    logp = policy.head.logp(params, part.action)
-    adv = part.normalised_adv()
-    gain = clipped_surrogate(logp, part.logp, adv, clip_low=clip, clip_high=clip).mean()
+    loss, numbers = ppo_loss(
+        policy.head,
+        policy.net(part.obs),
+        part.action,
+        part.logp,
+        part.normalised_adv(),
+        clip_low=clip,
+        clip_high=clip,
+        entropy_coef=config.entropy_coef,
+    )
     value = critic(part.obs).squeeze(-1)
-    if config.value_clip is None:
-        error = 0.5 * ((value - part.ret) ** 2).mean()
-    else:
-        error = clipped_value_loss(value, part.value, part.ret, clip=config.value_clip).mean()
-    entropy = policy.head.entropy(params).mean()
-    loss = gain + config.value_coef * error - config.entropy_coef * entropy
-    with torch.no_grad():
-        ratio = (logp - part.logp).exp()
-        numbers = {
-            "loss/policy": gain.item(),
-            "loss/value": error.item(),
-            "policy/entropy": entropy.item(),
-            "policy/approxkl": kl_k3(part.logp, logp).mean().item(),
-            "policy/clipfrac": ((ratio - 1).abs() > clip).float().mean().item(),
-        }
-    return loss, numbers
+    old = None if config.value_clip is None else part.value
+    error = value_loss(value, part.ret, value_old=old, clip=config.value_clip)
+    return loss + config.value_coef * error, {
+        "loss/policy": numbers.policy,
+        "loss/value": error.item(),
+        "policy/entropy": numbers.entropy,
+        "policy/approxkl": numbers.approxkl,
+        "policy/clipfrac": numbers.clipfrac,
+    }
