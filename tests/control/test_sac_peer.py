@@ -45,9 +45,7 @@ def getattr_(p: nn.Parameter, what: str) -> torch.Tensor:
 
 
 def actor_of(model, what: str) -> torch.Tensor:
-    hidden = torch.cat(
-        [getattr_(p, what).flatten() for p in model.actor.latent_pi.parameters()]
-    )
+    hidden = torch.cat([getattr_(p, what).flatten() for p in model.actor.latent_pi.parameters()])
     return torch.cat([hidden, stacked(model.actor.mu, model.actor.log_std, what)])
 
 
