@@ -53,9 +53,12 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     words = take_apart(argv)
-    recipe = load_recipe(words.recipe)
-    sweep, title = prepared(words, recipe)
     from plaudit.cli.progress import progress_for
+    from plaudit.cli.run import Words as RunWords
+    from plaudit.cli.run import _tuned
+
+    recipe = load_recipe(_tuned(RunWords(words.recipe, flags=words.flags)))
+    sweep, title = prepared(words, recipe)
 
     progress = progress_for(sys.stdout)
     progress.note(f"Sweep folder: {sweep.folder}")

@@ -73,11 +73,12 @@ def seed_curves(
     ylabel: str,
     title: str = "",
     references: Mapping[str, float] | None = None,
+    log_x: bool = False,
 ) -> Figure:
     """Interquartile means over runs with their 95 % bootstrap band.
 
     curves: by name, x [points] and the runs' values [runs, points]. The runs of a curve that is
-    alone are drawn as thin lines.
+    alone are drawn as thin lines. `log_x` suits curves of very different lengths.
     """
     figure, axes = _axes()
     for colour, (name, (x, table)) in zip(_colours(len(curves)), curves.items(), strict=True):
@@ -87,6 +88,8 @@ def seed_curves(
         middle, low, high = interquartile_curve(runs)
         _line(axes, steps, middle, colour, name)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    if log_x:
+        axes.set_xscale("log")
     return _finished(figure, axes, ylabel, title, references)
 
 

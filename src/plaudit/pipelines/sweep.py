@@ -83,6 +83,8 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
     waiting = list(sweep.seeds)
     running: dict[int, subprocess.Popen[bytes]] = {}
     shown, told = 0.0, False
+    if all(sweep.finished(seed) for seed in waiting):
+        return
     progress.begin("sweep", ["seeds finished", sweep.metric or "", *SCORES])
     try:
         while waiting or running:
