@@ -168,7 +168,15 @@ class Painted(Counting):
         return np.full((7, 9, 3), 20 * self.time, np.uint8) if self.render_mode else None
 
 
+class Blank(Painted):
+    """Draws nothing, though it says it does."""
+
+    def render(self):
+        return None
+
+
 ENVIRONMENTS = {
+    "Blank-v0": Blank,
     "Counting-v0": Counting,
     "Drawing-v0": Drawing,
     "Misbehaving-v0": Misbehaving,

@@ -8,9 +8,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-from envs.strange_envs import Counting
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from envs.strange_envs import Counting
 from plaudit.envs.make import make_worlds
 from plaudit.envs.native import Native
 from plaudit.envs.settings import WorldSettings

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from envs.test_conformance import assert_same
 from gymnasium.vector import SyncVectorEnv
 
+from envs.test_conformance import assert_same
 from plaudit.envs.make import make_worlds
 from plaudit.envs.native import Native
 from plaudit.envs.settings import WorldSettings

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from envs.strange_envs import Misbehaving
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from envs.strange_envs import Misbehaving
 from plaudit.envs.guard import Clock, Hung
 from plaudit.envs.make import make_worlds
 from plaudit.envs.native import Native

@@ -161,7 +161,7 @@ class Copy:
         tick()
         self._reset(out, row)
         end = 0
-        for action in actions.tolist() if codec.plain else actions.copy():
+        for action in actions.tolist() if codec.plain else codec.each(actions.copy()):
             if end:
                 raise self.unrepeated()
             tick()

@@ -60,9 +60,10 @@ class Clock:
         self._since = 0.0
 
     def start(self) -> None:
-        """Has this clock looked after from now on."""
-        _watched.add(self)
-        _arm()
+        """Has this clock looked after from now on, where that can be."""
+        if threading.current_thread() is threading.main_thread():
+            _watched.add(self)
+            _arm()
 
     def stop(self) -> None:
         """Has it looked after no more."""

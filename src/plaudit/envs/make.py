@@ -166,7 +166,10 @@ def _make(settings: WorldSettings, render_mode: str | None) -> tuple[Any, int | 
 def _called(settings: WorldSettings, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Makes an environment; whatever goes wrong becomes one sentence."""
     try:
-        return make(*args, **options)
+        with warnings.catch_warnings():
+            if "render_mode" in options:  # the caller finds out whether there are pictures
+                warnings.simplefilter("ignore")
+            return make(*args, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(_missing(settings.env, error)) from error
     except ModuleNotFoundError as error:
@@ -175,6 +178,8 @@ def _called(settings: WorldSettings, make: Callable[..., Any], *args: Any, **opt
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None:
             raise UserError(f"{settings.env} could not be made: {said(error)}") from error
+        if found[1] == "render_mode":
+            raise UserError(f"{settings.env} draws no pictures: it takes no render_mode") from error
         raise UserError(f"{settings.env} has no option {found[1]!r} (env_options)") from error
     except Exception as error:
         raise UserError(f"{settings.env} could not be made: {said(error)}") from error

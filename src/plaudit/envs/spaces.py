@@ -338,7 +338,12 @@ class ActionCodec:
         if self.plain:
             found: list[Any] = (actions + self.start if self.start else actions).tolist()
             return found
-        return list(self.batch(actions))
+        return self.each(self.batch(actions))
+
+    @staticmethod
+    def each(batch: Array) -> list[Any]:
+        """The rows of `batch`, arrays even where they have no axis."""
+        return list(batch) if batch.ndim > 1 else [batch[row, ...] for row in range(len(batch))]
 
     def batch(self, actions: Array) -> Array:
         """[B, *space.shape] in the space's dtype, newly made."""
