@@ -41,6 +41,53 @@ def test_an_episode_after_a_reset_is_a_sequence_of_its_own(flags):
         torch.testing.assert_close(last[row], final[0, 0], rtol=1e-5, atol=1e-6)
 
 
+@given(st.lists(st.booleans(), min_size=10, max_size=10), st.integers(0, 1000))
+def test_gradients_are_those_of_torchs_gru(flags, seed):
+    """x, first state and all weights, through features and the last state, against double."""
+    gru, starts = core(seed=seed % 7), torch.tensor(flags).view(5, 2)
+    wide = core(seed=seed % 7).double()
+    x, state = inputs(5, 2, 3, seed=seed), inputs(2, 5, seed=seed + 1)
+    weight = inputs(5, 2, 5, seed=seed + 2)
+    found = []
+    for net, dtype in ((gru, torch.float32), (wide, torch.float64)):
+        leaves = [a.to(dtype).clone().requires_grad_() for a in (x, state)]
+        out, last = net(*leaves, starts)
+        ((out * weight.to(dtype)).sum() + last.square().sum()).backward()
+        found.append([out, last, *(p.grad.double() for p in (*leaves, *net.parameters()))])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=2e-5, atol=2e-6)
+
+
+def test_two_sequences_before_backward_and_a_changed_weight():
+    gru, starts = core(), torch.zeros(4, 2, dtype=torch.bool)
+    state, grads = torch.zeros(2, 5), []
+    first, second = (
+        gru(inputs(4, 2, 3), state, starts)[0],
+        gru(inputs(4, 2, 3, seed=7), state, starts)[0],
+    )
+    (first.sum() + second.sum()).backward()
+    together = [p.grad.clone() for p in gru.parameters()]
+    for seed in (1, 7):
+        gru.zero_grad()
+        gru(inputs(4, 2, 3, seed=seed), state, starts)[0].sum().backward()
+        grads.append([p.grad.clone() for p in gru.parameters()])
+    for a, b, c in zip(together, *grads, strict=True):
+        torch.testing.assert_close(a, b + c, rtol=1e-5, atol=1e-5)
+    out = gru(inputs(4, 2, 3), state, starts)[0]
+    with torch.no_grad():
+        gru.cell.weight_hh_l0.mul_(0.5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_in_double_a_step_is_the_same():
+    gru = core()
+    x, state = inputs(3, 3).numpy(), inputs(3, 5, seed=3).numpy()
+    starts = np.array([True, False, False])
+    fast = gru.infer(x, state, starts)
+    np.testing.assert_allclose(gru.double().infer(x, state, starts), fast, rtol=1e-5, atol=1e-6)
+
+
 def test_no_gradient_crosses_a_reset():
     gru, x = core(), inputs(6, 2, 3).requires_grad_()
     starts = torch.zeros(6, 2, dtype=torch.bool)
