@@ -17,16 +17,17 @@ steps' rewards (Hessel et al. 2018), and by default a slow copy that follows lit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Watch
-from plaudit.control.off_policy import act_and_learn
-from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon_at, new_replay
-from plaudit.control.q_values import F32, HEADS, TARGETS, huber_td, traced_q_values
+from plaudit.control.off_policy import act_and_learn, beginning
+from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon, new_replay
+from plaudit.control.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
@@ -70,14 +71,9 @@ def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
     )
     target_of = TARGETS[config.target]
 
-    def explore(obs: F32) -> F32:
-        policy.head.epsilon = epsilon_at(
-            watch.step,
-            start=config.epsilon_start,
-            end=config.epsilon_end,
-            steps=config.epsilon_fraction * config.steps,
-        )
-        return policy.act(obs, draws.rng)
+    def explore(obs: NDArray[Any]) -> NDArray[np.int64]:
+        policy.head.epsilon = epsilon(config, watch.step)
+        return epsilon_greedy(policy, obs, policy.head.epsilon, draws.rng)
 
     def learn() -> dict[str, float]:
         slow.follow(watch.step)
@@ -90,12 +86,7 @@ def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
             replay.refresh(batch.rows, delta)
         return {**metrics, "epsilon": policy.head.epsilon, "lr": optimiser.lr}
 
-    obs = worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
-        if not worlds.gives_state:
-            replay.cut()  # the episodes that were under way are not gone on with
+    obs = beginning(worlds, replay, keeper, saved)
     yield from act_and_learn(
         config,
         obs,

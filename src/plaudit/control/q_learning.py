@@ -102,9 +102,10 @@ class Slow(Generic[M]):
         self._step = int(saved[1]["step"])
 
 
-def epsilon_at(step: int, *, start: float, end: float, steps: float) -> float:
-    """ε after `step` steps: from `start` to `end` in a straight line over `steps`, then `end`."""
-    return start + (end - start) * min(1.0, step / steps)
+def epsilon(config: QLearning, step: int) -> float:
+    """The chance of any action after `step` steps: a straight line to its end, then constant."""
+    gone = min(1.0, step / (config.epsilon_fraction * config.steps))
+    return config.epsilon_start + (config.epsilon_end - config.epsilon_start) * gone
 
 
 def check_finite(loss: float, step: int) -> None:

@@ -6,7 +6,6 @@ Targets need no gradient, and that of the loss in the values is short enough to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,27 +31,30 @@ def q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> F32:
 
 
 def traced_q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> tuple[F32, Callable[[F32], None]]:
-    """Values [B, A], and a function that takes a loss's gradient in them to the weights' `grad`.
+    """Values [B, A], and a function that takes a loss's gradient in them to the weights' `grad`."""
+    params, back = policy.net.traced(obs)
+    if not isinstance(policy.head, DuelingGreedy):
+        return params, back
+    values: F32 = policy.head.q(torch.from_numpy(params)).numpy()
 
-    Where the net is layers alone, they are gone through by hand: autograd's own work would be a
-    tenth of an update of a 256×256 net, and half of one of a 64×64 net.
+    def through_both(grad: F32) -> None:
+        """q_a = v + adv_a − mean adv: v has a share in every value, the mean takes its own back."""
+        of_value, of_mean = grad.sum(1, keepdims=True), grad.mean(1, keepdims=True)
+        back(np.concatenate([of_value, grad - of_mean], 1))
+
+    return values, through_both
+
+
+def epsilon_greedy(
+    policy: Policy[Any], obs: NDArray[Any], epsilon: float, rng: np.random.Generator
+) -> Ints:
+    """Actions [B]: each copy tosses a coin of its own for any action or the best one.
+
+    Two draws a copy whatever falls; the net is asked only where a coin says so.
     """
-    net = policy.net
-    if net.eyes or type(policy.head) is not Greedy:
-        q = policy.head.q(net(torch.from_numpy(obs)))
-        return q.detach().numpy(), partial(_backward, q)
-    out, trace = net.mlp.trace(obs)
-
-    def back(grad: F32) -> None:
-        of_weights, _ = net.mlp.backprop(trace, grad, weights=True, inputs=False)
-        assert of_weights is not None
-        net.mlp.flat.grad = torch.from_numpy(of_weights)
-
-    return out, back
-
-
-def _backward(q: torch.Tensor, grad: F32) -> None:
-    q.backward(torch.from_numpy(grad))  # type: ignore[no-untyped-call]
+    coin = rng.random(len(obs)) < epsilon
+    anything = rng.integers(policy.head.spec.sizes[0], size=len(obs))
+    return anything if coin.all() else np.where(coin, anything, policy.act(obs, None))
 
 
 def q_target(batch: Batch, online: Policy[Greedy], target: Policy[Greedy]) -> F32:
