@@ -132,7 +132,10 @@ def _start(words: Words) -> int:
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
         raise UserError("--name and --out both say where to keep the run; give one of them")
-    recipe = load_recipe(_tuned(words))
+    tuned = _tuned(words)
+    if tuned != words.recipe:
+        print(f"Recipe: {tuned}, tuned for this environment")
+    recipe = load_recipe(tuned)
     job = find_job(recipe.pipeline)
     config = parse_flags(job, recipe, words.flags)
     target: Path | str | None = words.name

@@ -52,6 +52,8 @@ def closing_lines(run: RunFolder) -> list[str]:
         lines.append(f"Report: {report}")
     if (run.path / "model" / "config.json").exists():
         lines.append(f"Model (loads with transformers): {run.path / 'model'}")
+    if (run.path / "model" / "agent.json").exists():
+        lines.append(f"Agent: plaudit eval {run.path}; in Python plaudit.load({str(run.path)!r})")
     if (run.path / "arrays").is_dir():
         lines.append(f"Arrays (numpy.load): {run.path / 'arrays'}")
     if run.finished:

@@ -6,23 +6,10 @@ Names are those of the field (TRL's PPO logs under the same ones), so that curve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from plaudit.records.errors import UserError, nearest
-
-Direction = Literal["up", "down", "watch"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number: a sentence, how it is computed, what to expect, and which way it should go."""
-
-    sentence: str
-    formula: str
-    healthy: str
-    direction: Direction = "watch"
-
+from plaudit.records.metric import Metric
+from plaudit.records.metrics_control import CONTROL
 
 GLOSSARY: Mapping[str, Metric] = {
     # --- what the policy is asked to do
@@ -329,6 +316,8 @@ GLOSSARY: Mapping[str, Metric] = {
         "Rises towards upper.",
         "up",
     ),
+    # --- agents in Gymnasium worlds
+    **CONTROL,
 }
 
 ALIASES: Mapping[str, str] = {
