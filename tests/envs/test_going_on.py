@@ -86,6 +86,22 @@ def assert_saved_alike(one, other):
         assert array.tobytes() == other[0][name].tobytes(), name
 
 
+def test_a_walker_whose_world_outlives_its_episodes_goes_on_too():
+    pytest.importorskip("Box2D")
+    settings = WorldSettings(env="BipedalWalker-v3", max_episode_steps=60)
+    one, other = (make_worlds(settings, seed=1) for _ in range(2))
+    rng = np.random.default_rng(0)
+    one.reset()
+    for _ in range(200):
+        one.step(draws(one, rng))
+    other.restore(one.state())
+    for _ in range(130):
+        actions = draws(one, rng)
+        assert_same(one.step(actions), other.step(actions))
+    one.close()
+    other.close()
+
+
 def test_saving_changes_nothing_and_worlds_can_go_back():
     worlds = make_worlds(WorldSettings(num_envs=2, normalise_obs=True), seed=1)
     rng = np.random.default_rng(0)

@@ -33,11 +33,16 @@ def episode_seeds(seed: int, copy: int, block: int) -> list[int]:
 
 
 class Copy:
-    """An environment of a vector; `limit` cuts episodes off after so many steps."""
+    """An environment of a vector; `limit` cuts episodes off after so many steps.
+
+    `remake` makes another environment for each episode, where one of them would remember the last.
+    """
 
     __slots__ = (
         "_block",
         "_env_step",
+        "_is_fresh",
+        "_remake",
         "_seeds",
         "_write",
         "actions",
@@ -54,7 +59,15 @@ class Copy:
     )
 
     def __init__(
-        self, env: Any, obs: ObsCodec, *, name: str, index: int, seed: int, limit: int | None
+        self,
+        env: Any,
+        obs: ObsCodec,
+        *,
+        name: str,
+        index: int,
+        seed: int,
+        limit: int | None = None,
+        remake: Callable[[], Any] | None = None,
     ) -> None:
         self.env, self.obs = env, obs
         self.name, self.index, self.seed = name, index, seed
@@ -63,6 +76,7 @@ class Copy:
         self.length, self.ret = 0, 0.0
         self.actions: list[Any] = []
         self._block, self._seeds = -1, [0]
+        self._remake, self._is_fresh = remake, True
         self._env_step = env.step
         self._write = obs.write
 
@@ -73,6 +87,11 @@ class Copy:
 
     def _reset(self, out: Array, row: int) -> None:
         self.length, self.ret, self.actions = 0, 0.0, []
+        if self._remake is not None and not self._is_fresh:
+            self.env.close()
+            self.env = self._remake()
+            self._env_step = self.env.step
+        self._is_fresh = False
         try:
             answer = self.env.reset(seed=self._episode_seed())
         except Exception as error:

@@ -39,6 +39,12 @@ EXTRAS = {
 """By the library that an environment lacks: our extra that has it."""
 
 
+REMEMBERS = {"gymnasium.envs.box2d.bipedal_walker", "gymnasium.envs.box2d.car_racing"}
+"""Modules of environments that keep one Box2D world for all episodes: the order in which it solves
+contacts depends on the episode before, so that seed and actions do not decide an episode. (The
+lunar lander makes a world for each.)"""
+
+
 def make_worlds(
     settings: WorldSettings, *, seed: int, num_envs: int | None = None, training: bool = True
 ) -> Worlds:
@@ -135,7 +141,9 @@ def make_copy(
     """One copy of a vector; its time limit is ours to count."""
     env, limit = _make(settings, render_mode)
     obs = obs_codec(env.observation_space)
-    return Copy(env, obs, name=settings.env, index=index, seed=seed, limit=limit)
+    remembers = any(kind.__module__ in REMEMBERS for kind in type(env.unwrapped).__mro__)
+    remake = (lambda: _make(settings, render_mode)[0]) if remembers else None
+    return Copy(env, obs, name=settings.env, index=index, seed=seed, limit=limit, remake=remake)
 
 
 def make_env(settings: WorldSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
