@@ -14,6 +14,7 @@ import pytest
 from plaudit.cli.main import main
 from plaudit.cli.sweep import seeds_of
 from plaudit.records.errors import UserError
+from plaudit.records.recipes import load_recipe
 from plaudit.records.runs import RunFolder
 
 JOB = '''\
@@ -257,6 +258,18 @@ def test_a_seed_that_another_process_still_runs_is_waited_for(work, plaudit):
     assert (code, err) == (0, "")
     assert "begins, in" not in out
     assert RunFolder.open("runs/climb-sweep/seed-0").results == {"sitting": 1}
+
+
+def test_a_control_sweep_takes_the_recipe_tuned_for_its_environment(work, plaudit):
+    code, out, err = plaudit("sweep", "control/ppo", "--seeds", "3", "--steps", "600")
+    assert (code, err) == (0, "")
+    held = load_recipe("runs/ppo-CartPole-v1-sweep/sweep.yaml")
+    tuned = load_recipe("control/ppo/CartPole-v1")
+    assert held.values == held.values | tuned.values | {"steps": 600}
+    facts = outcome("ppo-CartPole-v1-sweep")
+    results = RunFolder.open("runs/ppo-CartPole-v1-sweep/seed-3").results
+    assert results is not None
+    assert facts["seeds"][0]["final"] == results["eval/return"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ usage: plaudit sweep RECIPE --seeds 0..9 [--jobs N] [--reach LEVEL] [--metric NA
   --jobs N        seeds that run at once, each in a process of its own (default: 1)
   --reach LEVEL   tell after how many steps each seed first reached this level
   --metric NAME   what the seeds are judged by (default: eval/return, or what the job has instead)
-  --name NAME     keep the sweep in runs/NAME (default: runs/<recipe>-sweep)
+  --name NAME     keep the sweep in runs/NAME (default: runs/<recipe>-<environment>-sweep)
   --out FOLDER    keep the sweep in this folder
   --KEY VALUE     any key of the recipe ('plaudit run RECIPE --help' lists them)
 
@@ -151,7 +151,8 @@ def _folder(words: Words, recipe: Recipe, config: Config) -> Path:
     if name is not None:
         return RUNS / name
     place = getattr(config, "env", getattr(config, "world", ""))
-    stem = re.sub(r"[^\w.-]+", "-", f"{recipe.name} {place}").strip("-.")
+    own = recipe.name if recipe.name != place else recipe.pipeline.rpartition("/")[2]
+    stem = re.sub(r"[^\w.-]+", "-", f"{own} {place}").strip("-.")
     return RUNS / f"{stem}-sweep"
 
 
