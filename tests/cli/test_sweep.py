@@ -261,7 +261,7 @@ def test_a_seed_that_another_process_still_runs_is_waited_for(work, plaudit):
 
 
 def test_a_control_sweep_takes_the_recipe_tuned_for_its_environment(work, plaudit):
-    code, out, err = plaudit("sweep", "control/ppo", "--seeds", "3", "--steps", "600")
+    code, _, err = plaudit("sweep", "control/ppo", "--seeds", "3", "--steps", "600")
     assert (code, err) == (0, "")
     held = load_recipe("runs/ppo-CartPole-v1-sweep/sweep.yaml")
     tuned = load_recipe("control/ppo/CartPole-v1")
