@@ -274,3 +274,14 @@ def test_polyak_moves_a_share_of_the_way():
     assert torch.equal(target.flat, source.flat)
     polyak_(target, net_of(seed=7), 0.0)
     assert torch.equal(target.flat, source.flat)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_infer_in_another_dtype_is_the_same_in_float32(copies):
+    net = net_of(copies=copies)
+    x = inputs(5, 3).numpy()
+    fast = net.infer(x)
+    slow = net.double().infer(x)
+    assert slow.dtype == np.float32
+    np.testing.assert_allclose(slow, fast, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(net.float().infer(x), fast)

@@ -14,6 +14,7 @@ from plaudit.models.actions import (
     DeterministicTanh,
     Gaussian,
     Greedy,
+    Head,
     MultiCategorical,
     SquashedGaussian,
     head_for,
@@ -31,7 +32,7 @@ from plaudit.records.spaces import ActionSpec, ObsSpec
 
 Array = NDArray[Any]
 ActorHead = Categorical | MultiCategorical | Gaussian
-H = TypeVar("H", bound=Any)
+H = TypeVar("H", bound=Head)
 
 
 class Policy(nn.Module, Generic[H]):
@@ -48,13 +49,11 @@ class Policy(nn.Module, Generic[H]):
     def act(self, obs: Array, rng: np.random.Generator | None) -> Array:
         """Actions for observations [B, ...]: drawn by `rng`, or without one the best known."""
         params = self.net.infer(obs)
-        actions: Array = self.head.mode(params) if rng is None else self.head.draw(params, rng)
-        return actions
+        return self.head.mode(params) if rng is None else self.head.draw(params, rng)
 
     def to_env(self, actions: Array) -> Array:
         """What the world is given for these actions: within its bounds and in its units."""
-        out: Array = self.head.to_env(actions)
-        return out
+        return self.head.to_env(actions)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The head's params [B, num_params], differentiable."""
