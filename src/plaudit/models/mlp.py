@@ -147,7 +147,9 @@ class MLP(nn.Module):
             if places is not None:
                 np.matmul(grad.swapaxes(-1, -2), h, out=places[layer][0])
             if layer or inputs:
-                grad = grad @ self._weights[layer]
+                weight = self._weights[layer]
+                # BLAS is slow at outer products: one output is multiplied out
+                grad = grad * weight if weight.shape[-2] == 1 else grad @ weight
         if not inputs:
             return into, None
         shared = self.copies > 1 and trace.inputs[0].ndim == 2
