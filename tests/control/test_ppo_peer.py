@@ -133,8 +133,8 @@ def test_first_update_equals_the_peers(env, spec, num_obs):
     np.testing.assert_allclose(batch.logp.view(NUM_ENVS, -1).T, buffer.log_probs, atol=1e-5)
 
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=3e-4, eps=1e-5)
-    loss, numbers = objective(config, policy, critic, batch, 0.2)
-    descend(optimiser, loss, config.max_grad_norm)
+    numbers, back = objective(config, policy, critic, batch, 0.2)
+    descend(optimiser, back, config.max_grad_norm)
     model.train()
     logged = model.logger.name_to_value
     assert numbers["loss/policy"] == pytest.approx(logged["train/policy_gradient_loss"], abs=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -56,7 +56,7 @@ class Batch:
                 yield self
                 continue
             order = torch.from_numpy(rng.permutation(len(self)))
-            for rows in order.split(size):
+            for rows in torch.split(order, size):
                 yield Batch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
@@ -120,10 +120,13 @@ def explained_variance(batch: Batch) -> float:
     return float(1 - (batch.ret - batch.value).var(correction=0) / spread)
 
 
-def descend(optimiser: FlatAdam | FlatRMSprop, loss: Tensor, max_norm: float) -> float:
-    """One gradient step, the gradient cut to `max_norm`; its norm before that."""
+def descend(
+    optimiser: FlatAdam | FlatRMSprop, back: Callable[[], object], max_norm: float
+) -> float:
+    """One gradient step: `back()` leaves the gradients (as `loss.backward` does), which are cut to
+    the length `max_norm`; the length before that."""
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    back()
     norm = clip_grad_norm_(optimiser.params, max_norm)
     optimiser.step()
     return norm

@@ -13,11 +13,11 @@ penalty (`ppo_kl`), and policies with a memory (`ppo_recurrent`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
@@ -32,8 +32,9 @@ from plaudit.control.on_policy import (
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
+from plaudit.models.actions import Gaussian
 from plaudit.models.control_nets import Net, network
-from plaudit.models.fused_losses import ppo_loss, value_loss
+from plaudit.models.fused_losses import ppo_terms, value_terms
 from plaudit.models.optim import FlatAdam
 from plaudit.models.policies import ActorPolicy, actor
 from plaudit.records.events import Event
@@ -50,7 +51,9 @@ class PPOConfig(Loop):
     minibatch_size: int = Field(
         64, ge=1, description="Steps behind one gradient step (2017, table 3: 64)."
     )
-    gamma: float = Field(0.99, ge=0, le=1, description="Discount (2017, table 3).")
+    gamma: float = Field(
+        0.99, ge=0, le=1, description="Discount of the reward a step later (2017, table 3)."
+    )
     lam: float = Field(0.95, ge=0, le=1, description="Decay of GAE (2017, table 3).")
     clip: float = Field(
         0.2, gt=0, lt=1, description="Half width of the range of the ratio (2017, section 6.1)."
@@ -124,10 +127,10 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
         optimiser.lr = lr
         num_updates = 0
         for part in batch.minibatches(config.num_epochs, config.minibatch_size, draws.rng):
-            loss, numbers = objective(config, policy, critic, part, clip)
+            numbers, back = objective(config, policy, critic, part, clip)
             if config.max_kl is not None and numbers["policy/approxkl"] > config.max_kl:
                 break
-            grad_norm = descend(optimiser, loss, config.max_grad_norm)
+            grad_norm = descend(optimiser, back, config.max_grad_norm)
             watch.add({**numbers, "grad_norm": grad_norm})
             num_updates += 1
         watch.add({"policy/num_updates": num_updates, "lr": lr})
@@ -139,29 +142,42 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
 
 def objective(
     config: PPOConfig, policy: ActorPolicy, critic: Net, part: Batch, clip: float
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one minibatch, and numbers to log.
+) -> tuple[dict[str, float], Callable[[], None]]:
+    """Numbers of one minibatch to log, and the way back: it adds the loss's gradient to the nets'.
 
-    mean of −min(ρA, clip(ρ, 1 ± clip)·A) + value_coef·½(V − R)² − entropy_coef·H, in which the
-    first and the last term are `ops.clipped_surrogate` and `ops.entropy` computed in one pass.
+    mean of −min(ρA, clip(ρ, 1 ± clip)·A) − entropy_coef·H + value_coef·½(V − R)²
+
+    `ops.clipped_surrogate`, `ops.entropy` and `ops.clipped_value_loss` are these formulas one by
+    one; `ppo_terms` and `value_terms` give them with their gradients in one pass.
     """
-    loss, numbers = ppo_loss(
+    obs = part.obs.numpy()
+    params, back_through_policy = policy.net.traced(obs)
+    terms = ppo_terms(
         policy.head,
-        policy.net(part.obs),
-        part.action,
-        part.logp,
-        part.normalised_adv(),
+        params,
+        part.action.numpy(),
+        part.logp.numpy(),
+        part.normalised_adv().numpy(),
         clip_low=clip,
         clip_high=clip,
         entropy_coef=config.entropy_coef,
     )
-    value = critic(part.obs).squeeze(-1)
-    old = None if config.value_clip is None else part.value
-    error = value_loss(value, part.ret, value_old=old, clip=config.value_clip)
-    return loss + config.value_coef * error, {
-        "loss/policy": numbers.policy,
-        "loss/value": error.item(),
-        "policy/entropy": numbers.entropy,
-        "policy/approxkl": numbers.approxkl,
-        "policy/clipfrac": numbers.clipfrac,
-    }
+    value, back_through_critic = critic.traced(obs)
+    old = None if config.value_clip is None else part.value.numpy()
+    error, grad_value = value_terms(
+        value[:, 0], part.ret.numpy(), value_old=old, clip=config.value_clip
+    )
+
+    def back() -> None:
+        back_through_policy(terms.grad)
+        if isinstance(policy.head, Gaussian) and terms.grad_log_std is not None:
+            policy.head.log_std.grad = torch.from_numpy(terms.grad_log_std)
+        back_through_critic(config.value_coef * grad_value[:, None])
+
+    return {
+        "loss/policy": terms.numbers.policy,
+        "loss/value": error,
+        "policy/entropy": terms.numbers.entropy,
+        "policy/approxkl": terms.numbers.approxkl,
+        "policy/clipfrac": terms.numbers.clipfrac,
+    }, back

@@ -132,6 +132,22 @@ def _ppo_loss_by_ops(
     return gain - entropy_coef * entropy, PPONumbers(*(x.item() for x in numbers))
 
 
+def value_terms(
+    value: F32, ret: F32, *, value_old: F32 | None = None, clip: float | None = None
+) -> tuple[float, F32]:
+    """Mean of ½(V − R)², all [B], and its gradient in V; with `value_old` and `clip` as in
+    `ops.clipped_value_loss`."""
+    if (clip is None) != (value_old is None):
+        raise ValueError("value_old and clip are given together or not at all.")
+    value = np.ascontiguousarray(value)
+    grad, one = np.empty_like(value), np.float32(1.0)
+    if clip is not None and value_old is not None:
+        loss = clipped_squared_error(value, value_old, ret, np.float32(clip), one, grad)
+    else:
+        loss = squared_error(value, ret, one, grad)
+    return float(loss), grad
+
+
 def value_loss(
     value: Tensor, ret: Tensor, *, value_old: Tensor | None = None, clip: float | None = None
 ) -> Tensor:
@@ -142,13 +158,8 @@ def value_loss(
         if clip is not None and value_old is not None:
             return clipped_value_loss(value, value_old, ret, clip=clip).mean()
         return (0.5 * (value - ret.detach()) ** 2).mean()
-    v, r = np.ascontiguousarray(value.detach().numpy()), ret.detach().numpy()
-    grad, one = np.empty_like(v), np.float32(1.0)
-    if clip is not None and value_old is not None:
-        old = value_old.detach().numpy()
-        loss = clipped_squared_error(v, old, r, np.float32(clip), one, grad)
-    else:
-        loss = squared_error(v, r, one, grad)
+    old = None if value_old is None else value_old.detach().numpy()
+    loss, grad = value_terms(value.detach().numpy(), ret.detach().numpy(), value_old=old, clip=clip)
     out: Tensor = _Known.apply(loss, [grad], value)  # type: ignore[no-untyped-call]
     return out
 
