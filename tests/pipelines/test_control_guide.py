@@ -1,0 +1,63 @@
+"""The guide's own code, executed; and its commands, recipes, metrics, known to the program."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from plaudit.cli.eval import parser
+from plaudit.cli.main import VERBS
+from plaudit.cli.sweep import take_apart
+from plaudit.pipelines.control import ALGORITHMS
+from plaudit.records.metrics import GLOSSARY
+from plaudit.records.recipes import shipped_recipes
+
+GUIDE = Path(__file__).parents[2] / "docs" / "control.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
+COMMANDS = [
+    shlex.split(line) for line in re.findall(r"^    plaudit ([a-z].*)$", TEXT, re.MULTILINE)
+]
+
+
+def test_the_guides_code_does_what_it_says(tmp_path, monkeypatch):
+    """All Python blocks in one namespace, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    try:
+        for block in blocks:
+            exec(compile(block, str(GUIDE), "exec"), names)
+    finally:
+        gymnasium.registry.pop("Corridor-v0", None)
+
+
+def test_the_guides_commands_are_the_programs():
+    verbs = {words[0] for words in COMMANDS}
+    assert verbs == {"run", "eval", "show", "sweep"}
+    assert verbs <= set(VERBS)
+    for words in COMMANDS:
+        if words[0] == "eval":
+            parser().parse_args(words[1:])
+        if words[0] == "sweep":
+            assert set(take_apart(words[1:]).options) == {"seeds", "jobs", "reach"}
+
+
+@pytest.mark.parametrize("recipe", sorted(set(re.findall(r"control/[\w/.-]+\w", TEXT))))
+def test_the_guides_recipes_exist(recipe):
+    assert recipe in shipped_recipes()
+
+
+def test_the_guide_names_every_algorithm():
+    table = TEXT.split("## Which algorithm")[1].split("## ")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(ALGORITHMS)
+
+
+def test_the_guides_metrics_are_in_the_glossary():
+    table = TEXT.split("## What is logged")[1].split("The events")[0]
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)?)`", table)) - {"metrics"}
+    assert named <= set(GLOSSARY)
