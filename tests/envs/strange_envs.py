@@ -155,6 +155,19 @@ class Forgetful(Counting):
         return self._seen(), {}
 
 
+class Moody(Counting):
+    """Shows what its seed says, but rewards by the clock."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.episode = 1
+        return obs * 0, info
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, float(time.perf_counter_ns() % 997), *rest
+
+
 class Painted(Counting):
     """Counting with a picture of 7 × 9 pixels, whose brightness is the step."""
 
@@ -181,6 +194,7 @@ ENVIRONMENTS = {
     "Drawing-v0": Drawing,
     "Misbehaving-v0": Misbehaving,
     "Forgetful-v0": Forgetful,
+    "Moody-v0": Moody,
     "Painted-v0": Painted,
 }
 for name, entry_point in ENVIRONMENTS.items():

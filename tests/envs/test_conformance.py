@@ -270,3 +270,19 @@ def test_same_step_without_final_obs_is_refused():
     with pytest.raises(UserError, match=r"environment 1, step 1: gave no final_obs"):
         worlds.step(np.array([0, 1]))
     worlds.close()
+
+
+def test_a_reset_of_some_leaves_the_others_where_they_are():
+    class Careless(SyncVectorEnv):
+        """Shows zeros for the copies that were not to be reset."""
+
+        def reset(self, *, seed=None, options=None):
+            mask = (options or {}).get("reset_mask")
+            obs, info = super().reset(seed=seed, options=options)
+            return obs if mask is None else obs * mask[:, None], info
+
+    vector = Careless([Counting] * 2, autoreset_mode=AutoresetMode.DISABLED)
+    worlds = Native(vector, name="Counting", seed=0, timeout=20)
+    worlds.reset()
+    assert worlds.step(np.array([0, 1])).obs.tolist() == [[1, 1], [2, 0]]
+    worlds.close()

@@ -130,9 +130,11 @@ def test_seeds_copies_and_episodes_all_differ():
         one.close()
 
 
-@pytest.mark.parametrize("vector", ["sync", "processes"])
-def test_an_environment_that_does_not_repeat_itself_is_told(vector):
-    settings = WorldSettings(env=f"{FILE}:Forgetful-v0", vector=vector, num_envs=2, step_timeout=20)
+@pytest.mark.parametrize(
+    ("env", "vector"), [("Forgetful", "sync"), ("Forgetful", "processes"), ("Moody", "sync")]
+)
+def test_an_environment_that_does_not_repeat_itself_is_told(env, vector):
+    settings = WorldSettings(env=f"{FILE}:{env}-v0", vector=vector, num_envs=2, step_timeout=20)
     worlds = make_worlds(settings, seed=0)
     worlds.reset()
     worlds.step(np.zeros(2, np.int64))
