@@ -57,14 +57,8 @@ class Statistics:
         """clip((obs - mean) / sqrt(var + 1e-8), ±10) as float32, of rows [..., size]."""
         rows = np.ascontiguousarray(obs, np.float32).reshape(-1, len(self.mean))
         out = np.empty(rows.shape, np.float32)
-        _apply(rows, self.mean, self.scale(), out)
+        _apply(rows, self.mean, self.var, self.count, out)
         return out.reshape(obs.shape)
-
-    def scale(self) -> NDArray[np.float64]:
-        """1 / sqrt(var + 1e-8); ones until two rows were seen."""
-        if self.count[0] < 2:
-            return np.ones_like(self.var)
-        return np.asarray(1 / np.sqrt(self.var + EPSILON))
 
     def copy_from(self, other: Statistics) -> None:
         """Takes over what another has seen."""
@@ -99,11 +93,11 @@ class ReturnScale:
 
     def __call__(self, moved: Transition) -> NDArray[np.float64]:
         """R ← γR + r; clip(r / sqrt(var(R) + 1e-8), ±10); R ← 0 after a boundary."""
-        self.ret = np.where(moved.mask, self.gamma * self.ret + moved.reward, self.ret)
+        _add_rewards(moved.reward, moved.mask, self.gamma, self.ret)
         self.statistics.update(self.ret[:, None], moved.mask)
-        self.ret[moved.boundary] = 0.0
-        scaled = np.clip(moved.reward * self.statistics.scale(), -CLIP, CLIP)
-        return np.where(moved.mask, scaled, moved.reward)
+        own, scaled = self.statistics, np.empty_like(moved.reward)
+        _divide(moved.reward, moved.mask, moved.boundary, own.var, own.count, self.ret, scaled)
+        return scaled
 
 
 class Normalised:
@@ -224,8 +218,27 @@ def _update(values: Array, mask: Array, mean: Array, var: Array, count: Array) -
 
 
 @_compiled
-def _apply(obs: Array, mean: Array, scale: Array, out: Array) -> None:
-    for row in range(len(obs)):
-        for place in range(len(mean)):
-            scaled = (obs[row, place] - mean[place]) * scale[place]
+def _apply(obs: Array, mean: Array, var: Array, count: Array, out: Array) -> None:
+    for place in range(len(mean)):
+        scale = 1.0 if count[0] < 2 else 1.0 / np.sqrt(var[place] + EPSILON)
+        for row in range(len(obs)):
+            scaled = (obs[row, place] - mean[place]) * scale
             out[row, place] = min(max(scaled, -CLIP), CLIP)
+
+
+@_compiled
+def _add_rewards(reward: Array, mask: Array, gamma: float, ret: Array) -> None:
+    for row in range(len(mask)):
+        if mask[row]:
+            ret[row] = gamma * ret[row] + reward[row]
+
+
+@_compiled
+def _divide(
+    reward: Array, mask: Array, boundary: Array, var: Array, count: Array, ret: Array, out: Array
+) -> None:
+    scale = 1.0 if count[0] < 2 else 1.0 / np.sqrt(var[0] + EPSILON)
+    for row in range(len(mask)):
+        out[row] = min(max(reward[row] * scale, -CLIP), CLIP) if mask[row] else 0.0
+        if boundary[row]:
+            ret[row] = 0.0
