@@ -19,15 +19,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from plaudit.control.actor_critic import actor_critic_gradient
+from plaudit.control.actor_critic import objective
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import Schedule, scheduled
+from plaudit.control.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.control_nets import network
-from plaudit.models.optim import FlatRMSprop, clip_grad_norm_
+from plaudit.models.optim import FlatRMSprop
 from plaudit.models.policies import actor
 from plaudit.records.events import Event
 
@@ -93,7 +93,7 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
         seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
         watch.count(seen.num_steps, seen.episodes)
-        numbers = actor_critic_gradient(
+        numbers, back = objective(
             policy,
             critic,
             seen,
@@ -102,8 +102,7 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
             value_coef=config.value_coef,
             entropy_coef=config.entropy_coef,
         )
-        grad_norm = clip_grad_norm_(optimiser.params, config.max_grad_norm)
-        optimiser.step()
+        grad_norm = descend(optimiser, back, config.max_grad_norm)
         watch.add({**numbers, "grad_norm": grad_norm, "lr": optimiser.lr})
         yield from watch.say(keeper)
     worlds.close()

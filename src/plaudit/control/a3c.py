@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from plaudit.control.actor_critic import actor_critic_gradient
+from plaudit.control.actor_critic import objective
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Savable, Watch, Weights
 from plaudit.control.on_policy import Schedule, scheduled
@@ -221,7 +221,7 @@ class Worker:
             to_env=self.policy.to_env,
         )
         self.obs = seen.last_obs
-        numbers = actor_critic_gradient(
+        numbers, back = objective(
             self.policy,
             self.critic,
             seen,
@@ -230,6 +230,9 @@ class Worker:
             value_coef=config.value_coef,
             entropy_coef=config.entropy_coef,
         )
+        for p in self._params:
+            p.grad = None
+        back()
         norm = clip_grad_norm_(self._params, config.max_grad_norm)
         lr = scheduled(config.lr, config.lr_schedule, shared.left)
         shared.descend(self._params, lr)

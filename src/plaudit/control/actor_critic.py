@@ -12,6 +12,8 @@ Source: Mnih et al. 2016 (1602.01783), algorithm S3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +21,6 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from plaudit.control.traced import traced
 from plaudit.envs.rollout import Experience
 from plaudit.models.actions import Categorical
 from plaudit.models.control_nets import Net
@@ -30,7 +31,7 @@ F32: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 
 
-def actor_critic_gradient(
+def objective(
     policy: ActorPolicy,
     critic: Net,
     seen: Experience,
@@ -39,31 +40,32 @@ def actor_critic_gradient(
     lam: float,
     value_coef: float,
     entropy_coef: float,
-) -> dict[str, float]:
-    """Puts the gradient of L into the parameters' `grad`; returns numbers to log."""
-    judged, back_critic = traced(critic, seen.all_obs())
+) -> tuple[dict[str, float], Callable[[], None]]:
+    """Numbers of one rollout to log, and the way back: it adds L's gradient to the nets'."""
+    judged, back_through_critic = critic.traced(seen.all_obs())
     value, next_value = seen.values_of(judged[:, 0])
     adv = advantages(
         seen.reward, value, next_value, seen.terminated, seen.boundary, seen.mask, gamma, lam
     )
     weight = seen.mask.ravel().astype(np.float32) / np.float32(max(1, seen.num_steps))
 
-    params, back_actor = traced(policy.net, seen.obs.reshape(-1, *seen.obs.shape[2:]))
+    params, back_through_policy = policy.net.traced(seen.obs.reshape(-1, *seen.obs.shape[2:]))
     action = seen.action.reshape(-1, *seen.action.shape[2:])
-    if isinstance(policy.head, Categorical):
-        of_params, gain, entropy = by_logits(params, action, adv.ravel(), weight, entropy_coef)
-    else:
-        of_params, gain, entropy = by_autograd(
-            policy.head, params, action, adv.ravel(), weight, entropy_coef
-        )
-    back_actor(of_params)
+    by_head = (
+        by_logits if isinstance(policy.head, Categorical) else partial(by_autograd, policy.head)
+    )
+    grad, gain, entropy = by_head(params, action, adv.ravel(), weight, entropy_coef)
 
     # V − R = −A at every step, since R = A + V.
-    of_judged = np.zeros_like(judged)
-    of_judged[: adv.size, 0] = -value_coef * weight * adv.ravel()
-    back_critic(of_judged)
+    grad_value = np.zeros_like(judged)
+    grad_value[: adv.size, 0] = -value_coef * weight * adv.ravel()
     error = 0.5 * float(np.dot(weight, adv.ravel() ** 2))
-    return {"loss/policy": gain, "loss/value": error, "policy/entropy": entropy}
+
+    def back() -> None:
+        back_through_policy(grad)
+        back_through_critic(grad_value)
+
+    return {"loss/policy": gain, "loss/value": error, "policy/entropy": entropy}, back
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

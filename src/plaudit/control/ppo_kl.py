@@ -145,7 +145,9 @@ def ppo_kl(config: PPOKLConfig, saved: Saved | None = None) -> Iterator[Event]:
         old = distributions(policy, batch)
         for part, old_part in parts(config, batch, old, draws.rng):
             loss, numbers = objective(config, policy, critic, part, old_part, penalty.coef)
-            watch.add({**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)})
+            watch.add(
+                {**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)}
+            )
         kl = distance(policy, batch, old)
         watch.add({"policy/kl": kl, "kl_coef": penalty.coef, "lr": optimiser.lr})
         watch.add({"val/explained_variance": explained_variance(batch)})

@@ -126,7 +126,9 @@ def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Ite
         optimiser.lr = scheduled(config.lr, config.lr_schedule, watch.left)
         for part in batch.minibatches(config.num_epochs, config.num_minibatches, draws.rng):
             loss, numbers = objective(config, policy, critic, part)
-            watch.add({**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)})
+            watch.add(
+                {**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)}
+            )
         watch.add({"lr": optimiser.lr})
         yield from watch.say(keeper)
     worlds.close()

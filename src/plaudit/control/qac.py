@@ -19,29 +19,29 @@ gradient is the same, with far less noise. Discrete actions only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
+from plaudit.control.actor_critic import by_logits
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import descend
+from plaudit.control.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.control_nets import Net, network
 from plaudit.models.optim import FlatAdam
 from plaudit.models.policies import ActorPolicy, actor
-from plaudit.ops.policy import score_function_loss
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec
 
+F32: TypeAlias = NDArray[np.float32]
 Credit = Literal["q", "advantage"]
 
 
@@ -58,6 +58,7 @@ class QACConfig(Loop):
     entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy.")
     lr: float = Field(3e-4, gt=0, description="Step size of the actor's Adam.")
     critic_lr: float = Field(1e-3, gt=0, description="Step size of the critic's Adam.")
+    lr_schedule: Schedule = Field("constant", description="Whether both fall to 0 over the run.")
     max_grad_norm: float = Field(0.5, gt=0, description="Length to which a gradient is cut.")
     hidden: tuple[int, ...] = Field((64, 64), description="Sizes of the hidden layers.")
     activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
@@ -83,12 +84,12 @@ class Moves:
     """N steps: where, what was done, what it paid, where it led, whether that was the end, and what
     is done next there."""
 
-    obs: Tensor
-    action: Tensor
-    reward: Tensor
-    next_obs: Tensor
-    terminated: Tensor
-    next_action: Tensor
+    obs: Array
+    action: NDArray[np.int64]
+    reward: F32
+    next_obs: Array
+    terminated: NDArray[np.bool_]
+    next_action: NDArray[np.int64]
 
 
 def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
@@ -131,67 +132,75 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
             next_action = np.where(
                 moved.boundary, policy.act(moved.next_obs, draws.rng), next_action
             )
-        columns: tuple[Array, ...] = (
+        moves = Moves(
             obs,
             action,
             moved.reward.astype(np.float32),
             moved.next_obs,
-            moved.terminated.copy(),  # may be a constant that nobody may write to
+            moved.terminated,
             next_action,
         )
         obs = moved.obs
-        if not moved.mask.all():
-            columns = tuple(column[moved.mask] for column in columns)
-        if len(columns[0]):
-            moves = Moves(*(torch.from_numpy(column) for column in columns))
-            of_actor, of_critic, numbers = objectives(config, policy, critic, moves)
-            numbers["grad_norm"] = descend(actor_adam, of_actor, config.max_grad_norm)
-            numbers["grad_norm/critic"] = descend(critic_adam, of_critic, config.max_grad_norm)
-            watch.add({**numbers, "lr": config.lr})
+        if moved.mask.any():
+            actor_adam.lr = scheduled(config.lr, config.lr_schedule, watch.left)
+            critic_adam.lr = scheduled(config.critic_lr, config.lr_schedule, watch.left)
+            numbers, improve, judge = objectives(config, policy, critic, moves, moved.mask)
+            norms = {
+                "grad_norm": descend(actor_adam, improve, config.max_grad_norm),
+                "grad_norm/critic": descend(critic_adam, judge, config.max_grad_norm),
+            }
+            watch.add({**numbers, **norms, "lr": actor_adam.lr})
         yield from watch.say(keeper)
     worlds.close()
     yield watch.done()
 
 
 def objectives(
-    config: QACConfig, policy: ActorPolicy, critic: Net, moves: Moves
-) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Losses of actor and critic whose gradients are the textbook's steps, and numbers to log."""
-    q = critic(moves.obs)
-    taken = _at(q, moves.action)
-    with torch.no_grad():
-        ahead = config.gamma * _at(critic(moves.next_obs), moves.next_action)
-        target = moves.reward + torch.where(moves.terminated, 0.0, ahead)
-    of_critic = 0.5 * ((taken - target) ** 2).mean()
-    params = policy(moves.obs)
-    logp = policy.head.logp(params, moves.action)
-    weight = _CREDITS[config.credit](q.detach(), taken.detach(), params.detach())
-    entropy = policy.head.entropy(params).mean()
-    of_actor = score_function_loss(logp, weight).mean()
+    config: QACConfig, policy: ActorPolicy, critic: Net, moves: Moves, mask: NDArray[np.bool_]
+) -> tuple[dict[str, float], Callable[[], None], Callable[[], None]]:
+    """Numbers to log, and the ways back of actor and critic: the textbook's steps as gradients.
+
+    Actor: mean of −log π(a|s)·weight − entropy_coef·H; critic: mean of ½δ², its target held constant.
+    """
+    rows = np.arange(len(moves.action))
+    share = mask.astype(np.float32) / np.float32(np.count_nonzero(mask))
+    q, back_through_critic = critic.traced(moves.obs)
+    ahead = critic.infer(moves.next_obs)[rows, moves.next_action]
+    target = moves.reward + np.where(
+        moves.terminated, np.float32(0), np.float32(config.gamma) * ahead
+    )
+    delta = target - q[rows, moves.action]
+    grad_q = np.zeros_like(q)
+    grad_q[rows, moves.action] = -share * delta
+
+    params, back_through_policy = policy.net.traced(moves.obs)
+    weight = CREDITS[config.credit](q, moves.action, params)
+    grad, gain, entropy = by_logits(params, moves.action, weight, share, config.entropy_coef)
     numbers = {
-        "loss/actor": of_actor.item(),
-        "loss/critic": of_critic.item(),
-        "q/mean": taken.detach().mean().item(),
-        "policy/entropy": entropy.item(),
+        "loss/actor": gain,
+        "loss/critic": 0.5 * float(np.dot(share, delta * delta)),
+        "q/mean": float(np.dot(share, q[rows, moves.action])),
+        "policy/entropy": entropy,
     }
-    return of_actor - config.entropy_coef * entropy, of_critic, numbers
+    return numbers, partial(back_through_policy, grad), partial(back_through_critic, grad_q)
 
 
-def action_value(q: Tensor, taken: Tensor, logits: Tensor) -> Tensor:
-    """Q(s, a) itself."""
+def action_value(q: F32, action: NDArray[np.int64], logits: F32) -> F32:
+    """Q(s, a) itself: [N] from q [N, A]."""
+    taken: F32 = q[np.arange(len(action)), action]
     return taken
 
 
-def action_advantage(q: Tensor, taken: Tensor, logits: Tensor) -> Tensor:
-    """Q(s, a) − Σ_b π(b|s)·Q(s, b), from q [N, A], the chosen ones [N] and the policy's logits."""
-    return taken - (logits.softmax(-1) * q).sum(-1)
+def action_advantage(q: F32, action: NDArray[np.int64], logits: F32) -> F32:
+    """Q(s, a) − Σ_b π(b|s)·Q(s, b), with π the softmax of the policy's logits [N, A]."""
+    chance = np.exp(logits - logits.max(-1, keepdims=True))
+    chance /= chance.sum(-1, keepdims=True)
+    above: F32 = action_value(q, action, logits) - (chance * q).sum(-1)
+    return above
 
 
-_CREDITS = {"q": action_value, "advantage": action_advantage}
-
-
-def _at(q: Tensor, action: Tensor) -> Tensor:
-    return q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+CREDITS = {"q": action_value, "advantage": action_advantage}
+"""What weighs an action."""
 
 
 def _only_discrete(env: str, spec: ActionSpec) -> None:

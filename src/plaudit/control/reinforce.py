@@ -129,7 +129,7 @@ def reinforce_loss(
     loss = aggregate(
         score_function_loss(logp, adv), torch.ones_like(adv, dtype=torch.bool), num_episodes
     )
-    entropy = float(policy.head.entropy(params.detach()).mean())
+    entropy = policy.head.entropy(params.detach()).mean().item()
     return loss, ret, {"loss/policy": loss.item(), "policy/entropy": entropy}
 
 
