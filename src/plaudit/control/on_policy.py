@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plaudit.envs.rollout import Experience
+from plaudit.models.loss_kernels import standardised
 from plaudit.models.optim import FlatAdam, FlatRMSprop, clip_grad_norm_
 from plaudit.ops.advantages import gae
 from plaudit.records.types import Steps
@@ -41,10 +42,7 @@ class Batch:
 
     def normalised_adv(self) -> Tensor:
         """(A − mean) / (std + 1e-8) over these steps; A itself where there is only one."""
-        if len(self) < 2:
-            return self.adv
-        std, mean = torch.std_mean(self.adv)
-        return (self.adv - mean) / (std + ADV_EPS)
+        return torch.from_numpy(standardised(self.adv.numpy(), ADV_EPS))
 
     def minibatches(self, num_epochs: int, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """All steps `num_epochs` times, each time in another order, `size` at once (the last fewer).
