@@ -114,7 +114,7 @@ def test_an_environment_of_a_module_that_registers_it(tmp_path):
             {"env": f"{HERE}/strange_env.py:A-v0"},
             r"environment file .* does not exist \(did you mean 'strange_envs.py'\?\)",
         ),
-        ({"env": f"{FILE}:NeedsBox2D-v0"}, r"needs box2d.* pip install 'plaudit\[box2d\]'$"),
+        ({"env": f"{FILE}:NeedsBox2D-v0"}, r"needs box2d.* pip install 'plaudit\[gym\]'$"),
         (
             {"env": "FrozenLake-v1", "env_options": {"map": "8x8"}},
             r"FrozenLake-v1 has no option 'map' \(env_options\)",
@@ -136,6 +136,12 @@ def test_a_file_with_an_error_is_told(tmp_path):
     (tmp_path / "broken.py").write_text("import gymnasium\n1 / 0\n")
     with pytest.raises(UserError, match=r"broken.py could not be read: ZeroDivisionError"):
         make_worlds(WorldSettings(env=f"{tmp_path}/broken.py:A-v0"), seed=0)
+
+
+def test_atari_games_ask_for_their_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(UserError, match=r"ALE/Pong-v5 needs ale_py.* 'plaudit\[atari\]'$"):
+        make_worlds(WorldSettings(env="ALE/Pong-v5"), seed=0)
 
 
 def test_what_cannot_be_made_in_a_process_is_told():

@@ -87,7 +87,7 @@ def test_sentences(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"video file .*film.avi must end in .mp4 or .gif"):
         record_episode(PAINTED, policy, tmp_path / "film.avi", seed=0)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(UserError, match=r"needs imageio_ffmpeg.* pip install 'plaudit\[video\]'"):
+    with pytest.raises(UserError, match=r"needs imageio_ffmpeg.* pip install 'plaudit\[gym\]'"):
         record_episode(PAINTED, policy, tmp_path / "film.mp4", seed=0)
     assert list(tmp_path.iterdir()) == []
 

@@ -29,15 +29,13 @@ from plaudit.envs.worlds import Worlds
 from plaudit.records.errors import UserError, nearest
 
 EXTRAS = {
-    "box2d": "box2d",
+    "box2d": "gym",
     "pygame": "gym",
     "mujoco": "mujoco",
     "imageio": "mujoco",
     "ale_py": "atari",
-    "moviepy": "video",
 }
 """By the library that an environment lacks: our extra that has it."""
-
 
 REMEMBERS = {"gymnasium.envs.box2d.bipedal_walker", "gymnasium.envs.box2d.car_racing"}
 """Modules of environments that keep one Box2D world for all episodes: the order in which it solves
@@ -209,6 +207,8 @@ def find_spec(name: str) -> Any:
         _import_file(where)
     elif where:
         _import_module(where)
+    if env_id.startswith("ALE/"):
+        _import_atari(name)
     if env_id in gymnasium.registry:
         return gymnasium.registry[env_id]
     with warnings.catch_warnings():
@@ -221,6 +221,14 @@ def find_spec(name: str) -> Any:
             place = f" in {where}" if where else ""
             text = "" if hint else "; gymnasium.register(id=..., entry_point=...) makes one known"
             raise UserError(f"no environment {env_id!r}{place}{hint}{text}") from error
+
+
+def _import_atari(name: str) -> None:
+    """Registers the Atari games, which no longer come with Gymnasium."""
+    try:
+        gymnasium.register_envs(importlib.import_module("ale_py"))
+    except ModuleNotFoundError as error:
+        raise UserError(_missing(name, error)) from error
 
 
 def _import_module(where: str) -> None:

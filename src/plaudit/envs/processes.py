@@ -31,6 +31,9 @@ from plaudit.records.spaces import ActionSpec, ObsSpec
 MakeCopy = Callable[[int], Copy]
 """The copy of an index; called in that copy's process, so it must be importable there."""
 
+MAKING = 120.0
+"""Seconds that a new process and its environment may take at least, on a machine that is busy."""
+
 STEP, RESET, STATE, RESTORE, DONE, FAULT, TICK = (bytes([code]) for code in range(7))
 
 
@@ -101,7 +104,7 @@ class Processes:
             self._pipes.append(here)
             self._workers.append(worker)
         try:
-            self._gather("was not made")
+            self._gather("was not made", MAKING)
         except UserError:
             self.close()
             raise
@@ -177,19 +180,20 @@ class Processes:
         except OSError:
             raise self._dead(index) from None
 
-    def _gather(self, late: str = "did not answer") -> None:
+    def _gather(self, late: str = "did not answer", at_least: float = 0.0) -> None:
         """Waits until every copy is done."""
-        deadline = time.monotonic() + self._timeout
+        timeout = max(self._timeout, at_least)
+        deadline = time.monotonic() + timeout
         for index, pipe in enumerate(self._pipes):
             while True:
                 if not pipe.poll(max(0.0, deadline - time.monotonic())):
-                    raise self._fault(index, f"{late} within {self._timeout:g} s (step_timeout)")
+                    raise self._fault(index, f"{late} within {timeout:g} s (step_timeout)")
                 try:
                     answer = pipe.recv_bytes()
                     if answer == DONE:
                         break
                     if answer == TICK:
-                        deadline = time.monotonic() + self._timeout
+                        deadline = time.monotonic() + timeout
                         continue
                     sentence, trace = pipe.recv()
                 except (EOFError, OSError):

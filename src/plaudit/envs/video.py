@@ -89,7 +89,7 @@ def _writer(path: Path) -> Callable[[Path, list[Frame], float], None]:
         other = "; a .gif needs Pillow only" if path.suffix == ".mp4" else ""
         raise UserError(
             f"a {path.suffix} video needs {error.name}; install it with:"
-            f" pip install 'plaudit[video]'{other}"
+            f" pip install 'plaudit[gym]'{other}"
         ) from error
 
 
