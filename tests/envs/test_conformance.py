@@ -250,6 +250,37 @@ def test_cartpole_at_its_limit_is_cut_off_and_not_ended():
     assert (moved.terminated[0], moved.truncated[0]) == (F, T)
 
 
+def test_gymnasiums_own_vector_of_cartpoles_as_stepped_by_hand():
+    worlds = make_worlds(WorldSettings(num_envs=4, vector="native", max_episode_steps=20), seed=2)
+    raw = gymnasium.make_vec(
+        "CartPole-v1", 4, vectorization_mode="vector_entry_point", max_episode_steps=20
+    )
+    seed = int(np.random.SeedSequence((2, 0)).generate_state(1)[0]) // 2
+    seen, _ = raw.reset(seed=seed)
+    assert np.array_equal(worlds.reset(), seen)
+    had_ended = np.zeros(4, np.bool_)
+    rng = np.random.default_rng(0)
+    total, lengths, num_truncated = 0.0, [], 0
+    for _ in range(200):
+        actions = rng.integers(0, 2, 4)
+        seen, reward, terminated, truncated, _ = raw.step(actions)
+        moved = worlds.step(actions)
+        assert np.array_equal(moved.next_obs, seen)
+        assert np.array_equal(moved.mask, ~had_ended)
+        assert np.array_equal(moved.reward, reward)
+        assert np.array_equal(moved.terminated, terminated)
+        assert np.array_equal(moved.truncated, truncated)
+        had_ended = terminated | truncated
+        total += reward.sum()
+        lengths += [episode.length for episode in moved.episodes]
+        num_truncated += int((truncated & ~terminated).sum())
+        assert all(episode.ret == episode.length for episode in moved.episodes)
+    assert max(lengths) == 20
+    assert num_truncated > 3
+    assert sum(lengths) <= total <= sum(lengths) + 4 * 20
+    worlds.close()
+
+
 @pytest.mark.parametrize("said", ["absent", None, "NEXT_STEP", 1])
 def test_an_unknown_autoreset_mode_is_refused(said):
     vector = SyncVectorEnv([Counting] * 2)

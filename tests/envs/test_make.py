@@ -102,6 +102,35 @@ def test_an_environment_of_a_module_that_registers_it(tmp_path):
     assert done.stdout == "(1, 4)\n(1, 4)\n"
 
 
+def test_a_module_of_the_folder_is_found_by_the_installed_command_too(tmp_path):
+    (tmp_path / "my_worlds.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gymnasium.register(id='Mine-v0', entry_point=CartPoleEnv)\n"
+    )
+    code = (
+        "from plaudit.envs.make import make_env\n"
+        "from plaudit.envs.settings import WorldSettings\n"
+        "print(make_env(WorldSettings(env='my_worlds:Mine-v0')).spec.id)\n"
+    )
+    run = [sys.executable, "-P", "-c", code]  # -P: without the folder on the path
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "Mine-v0\n"
+
+
+def test_a_script_without_its_main_guard_is_told(tmp_path):
+    (tmp_path / "main.py").write_text(
+        "from plaudit.envs.make import make_worlds\n"
+        "from plaudit.envs.settings import WorldSettings\n"
+        "make_worlds(WorldSettings(vector='processes'), seed=0)\n"
+    )
+    run = [sys.executable, str(tmp_path / "main.py")]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "its process ended with exit code 1 before its environment was made" in done.stderr
+    assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

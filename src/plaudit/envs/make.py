@@ -232,9 +232,13 @@ def _import_atari(name: str) -> None:
 
 
 def _import_module(where: str) -> None:
+    here, top = Path.cwd(), where.partition(".")[0]
+    is_here = (here / f"{top}.py").is_file() or (here / top).is_dir()
     try:
+        if is_here and importlib.util.find_spec(top) is None:
+            sys.path.append(str(here))  # as `python -m` does, and the installed command does not
         importlib.import_module(where)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise UserError(f"environment module {where!r} could not be imported: {error}") from error
 
 

@@ -34,6 +34,12 @@ MakeCopy = Callable[[int], Copy]
 MAKING = 120.0
 """Seconds that a new process and its environment may take at least, on a machine that is busy."""
 
+NEEDS_MAIN = (
+    " before its environment was made; a script that makes worlds in processes does its own work"
+    " under: if __name__ == '__main__':"
+)
+"""A process of ours first loads the script that was run, and must not run it again."""
+
 STEP, RESET, STATE, RESTORE, DONE, FAULT, TICK = (bytes([code]) for code in range(7))
 
 
@@ -86,7 +92,11 @@ class Processes:
         timeout: float,
     ) -> None:
         self.num_envs, self.obs_spec, self.action_spec = num_envs, obs_spec, action_spec
-        self._name, self._timeout = name, timeout
+        self._name, self._timeout, self._are_made = name, timeout, False
+        if multiprocessing.current_process().daemon:
+            raise UserError(
+                "vector = processes cannot be used in a worker process; use vector = sync"
+            )
         context: Any = _context()
         size = Shared(None, num_envs, obs_spec, action_spec).num_bytes
         memory = context.RawArray("B", size)
@@ -108,6 +118,7 @@ class Processes:
         except UserError:
             self.close()
             raise
+        self._are_made = True
 
     def reset(self) -> Array:
         """Begins an episode in every copy."""
@@ -204,7 +215,8 @@ class Processes:
         self._workers[index].join(1.0)
         code = self._workers[index].exitcode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        return self._fault(index, f"its process ended {how}")
+        hint = "" if self._are_made else NEEDS_MAIN
+        return self._fault(index, f"its process ended {how}{hint}")
 
     def _fault(self, index: int, what: str) -> UserError:
         return fault(self._name, index, int(self._shared.steps[index]) + 1, what)
