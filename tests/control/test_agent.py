@@ -13,7 +13,7 @@ from plaudit.control.agent import Agent
 from plaudit.control.evaluation import EVALUATION_SEED
 from plaudit.control.loop import part_of
 from plaudit.control.ppo import PPOConfig, ppo
-from plaudit.envs.copies import episode_seed
+from plaudit.envs.copies import episode_seeds
 from plaudit.envs.make import make_env
 from plaudit.envs.normalise import Statistics
 from plaudit.envs.settings import WorldSettings
@@ -122,7 +122,7 @@ def test_returns_are_the_worlds_own_whatever_was_scaled():
     agent = taught(env="Pendulum-v1", normalise_obs=True, normalise_reward=True)
     env = make_env(agent.settings)
     (episode,) = [e for e in agent.evaluate(2) if e.env == 0]
-    obs, _ = env.reset(seed=episode_seed(agent.settings.seed + EVALUATION_SEED, 0, 0))
+    obs, _ = env.reset(seed=episode_seeds(agent.settings.seed + EVALUATION_SEED, 0, 0)[0])
     ret, over = 0.0, False
     while not over:
         obs, reward, terminated, truncated, _ = env.step(agent.act(obs))
