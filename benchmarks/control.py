@@ -1,8 +1,8 @@
 """Control on Gymnasium: our loops and those of Stable-Baselines3, same settings, one thread each.
 
-    python benchmarks/control.py [--peer sb3] [--only ppo,dqn] [--seeds N] [--quick] [--go-on]
+    python benchmarks/control.py [--peer sb3|none] [--only ppo,dqn] [--seeds N] [--quick] [--go-on]
 
-The peer is installed apart: pip install stable-baselines3. For every seed ours and the peer's are
+The peer comes with the extra `dev`. For every seed ours and the peer's are
 trained in turn in this process, after a short training of each that is not timed; the peer's model
 is made before its clock starts. Rates are medians over seeds of environment steps a second, with the
 least and the greatest. Both final policies then play the same 100 episodes deterministically, so that
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -588,7 +589,8 @@ def on_one_thread() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", default="", choices=["", "sb3"])
+    peer = "sb3" if find_spec("stable_baselines3") else "none"
+    parser.add_argument("--peer", default=peer, choices=["none", "sb3"])
     parser.add_argument("--only", default="", help="algorithms, as in ppo,dqn")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="short trainings; writes no table")
@@ -607,7 +609,7 @@ def main() -> None:
     given.rows.parent.mkdir(parents=True, exist_ok=True)
     if not given.go_on:
         given.rows.unlink(missing_ok=True)
-    sides = ["ours", *([given.peer] if given.peer else [])]
+    sides = ["ours", *([given.peer] if given.peer != "none" else [])]
     rows = {task.name: measure(task, given, sides) for task in tasks}
     lines = page(tasks, rows, given)
     print("\n".join(lines))

@@ -257,6 +257,7 @@ def test_a_seed_that_another_process_still_runs_is_waited_for(work, plaudit):
     code, out, err = plaudit("sweep", *words)
     assert (code, err) == (0, "")
     assert "begins, in" not in out
+    assert "seed 0: under way by process" in out
     assert RunFolder.open("runs/climb-sweep/seed-0").results == {"sitting": 1}
 
 

@@ -28,12 +28,22 @@ def main(argv: list[str]) -> int:
     words = parser().parse_args(argv)
     if words.episodes < 1:
         raise UserError(f"--episodes {words.episodes}: at least one is needed")
-    import torch
+    from plaudit.pipelines.threads import one_thread
 
-    torch.set_num_threads(1)  # the nets are small: two threads would wait for each other
-    agent = agent_at(words.run, best=words.best)
+    with one_thread():
+        facts = figures(words)
+    if words.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(lines(facts)))
+    return 0
+
+
+def figures(words: argparse.Namespace) -> dict[str, Any]:
+    """What the agent's episodes came to; films one where that is asked for."""
     from plaudit.pipelines.control_evaluation import film, judge
 
+    agent = agent_at(words.run, best=words.best)
     deterministic = not words.stochastic
     found = judge(agent, words.episodes, seed=words.seed, deterministic=deterministic)
     facts = {"run": words.run, "algorithm": agent.algorithm, **found.facts()}
@@ -41,11 +51,7 @@ def main(argv: list[str]) -> int:
         file = video_file(words.run, words.video)
         seen = film(agent, file, seed=found.seed, deterministic=deterministic)
         facts |= {"video": str(file), "video/return": seen.ret, "video/length": seen.length}
-    if words.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        print("\n".join(lines(facts)))
-    return 0
+    return facts
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,81 +80,99 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
     A first Ctrl-C asks every process to save and stop, and raises Interrupted when all have; a
     second one ends them at once, with what they saved last.
     """
-    waiting = list(sweep.seeds)
-    running: dict[int, subprocess.Popen[bytes]] = {}
-    shown, told = 0.0, False
-    if all(sweep.finished(seed) for seed in waiting):
+    if all(sweep.finished(seed) for seed in sweep.seeds):
         return
+    processes = _Processes(sweep, progress)
+    shown = 0.0
     progress.begin("sweep", ["seeds finished", sweep.metric or "", *SCORES])
     try:
-        while waiting or running:
-            # Also while it goes on: what a killed sweep left running may end by itself.
-            waiting = [seed for seed in waiting if not sweep.finished(seed)]
+        while processes.waiting or processes.running:
             if interrupt.requested:
-                waiting = []
-                told = told or _ask_to_stop(running)
-            elif (seed := _next(sweep, waiting, running)) is not None:
-                waiting.remove(seed)
-                running[seed] = _start(sweep, seed)
-                progress.note(f"seed {seed}: begins, in {sweep.path(seed)}")
-            for seed in [seed for seed, process in running.items() if process.poll() is not None]:
-                _ended(sweep, seed, running.pop(seed), progress, stopping=interrupt.requested)
+                processes.ask_to_stop()
+            else:
+                processes.begin_another()
+            processes.part_with_ended()
             if time.monotonic() - shown >= SHOW:
                 shown = time.monotonic()
                 _show(sweep, progress)
             time.sleep(POLL)
         _show(sweep, progress)
     finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
+        processes.kill()
         progress.end()
     if interrupt.requested and not all(sweep.finished(seed) for seed in sweep.seeds):
         raise Interrupted(f"{_count(sweep)} of {len(sweep.seeds)} seeds are finished, all saved")
 
 
-def _next(
-    sweep: Sweep, waiting: Sequence[int], running: Mapping[int, subprocess.Popen[bytes]]
-) -> int | None:
-    """A seed to begin with; one whose run another process still writes has to wait for that."""
-    if len(running) >= sweep.jobs:
-        return None
-    free = (seed for seed in waiting if RunFolder(sweep.path(seed)).holder() is None)
-    return next(free, None)
+class _Processes:
+    """The seeds that wait for their turn, and the processes of those under way."""
 
+    def __init__(self, sweep: Sweep, progress: Progress) -> None:
+        self.sweep, self.progress = sweep, progress
+        self.waiting = list(sweep.seeds)
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.stopping = False
+        self._elsewhere: set[int] = set()
 
-def _start(sweep: Sweep, seed: int) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C reaches it once, from here."""
-    threads = str(max(1, usable_cores() // sweep.jobs))
-    environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
-    with sweep.log(seed).open("ab") as log:
-        return subprocess.Popen(
-            sweep.command(seed),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+    def begin_another(self) -> None:
+        """Starts a seed where there is room; not one whose run another process still writes."""
+        # Looked at each time: what a killed sweep left running may end by itself.
+        self.waiting = [seed for seed in self.waiting if not self.sweep.finished(seed)]
+        if len(self.running) >= self.sweep.jobs:
+            return
+        for seed in self.waiting:
+            holder = RunFolder(self.sweep.path(seed)).holder()
+            if holder is None:
+                self.waiting.remove(seed)
+                self.running[seed] = self._start(seed)
+                self.progress.note(f"seed {seed}: begins, in {self.sweep.path(seed)}")
+                return
+            if seed not in self._elsewhere:
+                self._elsewhere.add(seed)
+                self.progress.note(f"seed {seed}: under way by {holder}; waiting for it")
 
+    def _start(self, seed: int) -> subprocess.Popen[bytes]:
+        """In a session of its own, so that Ctrl-C reaches it once, from here."""
+        threads = str(max(1, usable_cores() // self.sweep.jobs))
+        environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
+        with self.sweep.log(seed).open("ab") as log:
+            return subprocess.Popen(
+                self.sweep.command(seed),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
 
-def _ask_to_stop(running: Mapping[int, subprocess.Popen[bytes]]) -> bool:
-    for process in running.values():
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-    return True
+    def part_with_ended(self) -> None:
+        """Says how those came out whose process has ended."""
+        ended = [seed for seed, process in self.running.items() if process.poll() is not None]
+        for seed in ended:
+            code, log = self.running.pop(seed).returncode, self.sweep.log(seed)
+            if self.sweep.finished(seed):
+                said = "finished"
+            elif self.stopping:
+                said = "saved"
+            else:
+                fault = self.sweep.failed[seed] = _last_line(log) or f"exit code {code}"
+                said = f"failed: {fault} (all it said: {log})"
+            self.progress.note(f"seed {seed}: {said}")
 
+    def ask_to_stop(self) -> None:
+        """Asks each process once to save and stop, and begins no more."""
+        self.waiting = []
+        if not self.stopping:
+            self.stopping = True
+            for process in self.running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGINT)
 
-def _ended(
-    sweep: Sweep, seed: int, process: subprocess.Popen[bytes], progress: Progress, *, stopping: bool
-) -> None:
-    if sweep.finished(seed):
-        progress.note(f"seed {seed}: finished")
-    elif stopping:
-        progress.note(f"seed {seed}: saved")
-    else:
-        sweep.failed[seed] = _last_line(sweep.log(seed)) or f"exit code {process.returncode}"
-        progress.note(f"seed {seed}: failed: {sweep.failed[seed]} (all it said: {sweep.log(seed)})")
+    def kill(self) -> None:
+        """Ends what still runs."""
+        for process in self.running.values():
+            process.kill()
+            process.wait()
 
 
 def _last_line(path: Path) -> str:
