@@ -126,13 +126,13 @@ class PrioritisedReplay(Replay):
         """As `Replay.state`, with the priorities."""
         arrays, facts = super().state()
         first = self._tree.size // 2
-        arrays["priority"] = self._tree[first : first + self.num_slots * self.num_envs].copy()
+        arrays["priority"] = self._tree[first : first + arrays["reward"].size].copy()
         return arrays, {**facts, "highest": self._highest}
 
     def restore(self, saved: Saved) -> None:
         """Holds what `saved` held; the sums are made anew, equal to the bit."""
         super().restore(saved)
         arrays, facts = saved
-        rows = np.arange(self.num_slots * self.num_envs)
-        set_leaves(self._tree, rows, arrays["priority"])
+        self._tree[:] = 0.0
+        set_leaves(self._tree, np.arange(arrays["priority"].size), arrays["priority"])
         self._highest = float(facts["highest"])
