@@ -66,7 +66,7 @@ class Statistics:
 
     def state(self) -> Saved:
         """All of it."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}, {}
+        return {name: getattr(self, name).copy() for name in ("mean", "var", "count")}, {}
 
     def restore(self, saved: Saved) -> None:
         """Goes on from there."""
@@ -162,7 +162,7 @@ class Normalised:
             kept |= _named("obs", self.statistics)
         if self.return_scale is not None:
             kept |= _named("return", self.return_scale.statistics)
-            kept["return.now"] = self.return_scale.ret
+            kept["return.now"] = self.return_scale.ret.copy()
         return kept, {"worlds": facts}
 
     def restore(self, saved: Saved) -> Array:
@@ -185,7 +185,7 @@ class Normalised:
 
 
 def _named(name: str, statistics: Statistics) -> dict[str, Array]:
-    return {f"{name}.{key}": np.array(array) for key, array in statistics.state()[0].items()}
+    return {f"{name}.{key}": array for key, array in statistics.state()[0].items()}
 
 
 def _of(name: str, arrays: dict[str, Array]) -> Saved:

@@ -87,7 +87,7 @@ class Sync:
             raise self._hung(row) from None
         finally:
             self._clock.busy = False
-        if not is_finite(obs[list(rows)]):
+        if not is_finite(obs):
             raise not_finite(self.copies, obs, "its reset gave")
 
     def _hung(self, row: int) -> UserError:
