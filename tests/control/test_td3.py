@@ -121,7 +121,7 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(num_envs):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_swings_a_pendulum_up_in_seconds(seed):
-    """Mean of 10 episodes at or above −350 within 7,500 steps; doing nothing is about −1,200."""
+    """Mean of 10 episodes at or above −300 within 6,000 steps; doing nothing is about −1,200."""
     keys: dict[str, Any] = {"hidden": (64, 64), "batch_size": 64, "buffer_size": 10_000}
     config = TD3Config(
         steps=7500,
@@ -129,9 +129,10 @@ def test_swings_a_pendulum_up_in_seconds(seed):
         eval_episodes=10,
         gamma=0.98,
         learning_starts=500,
+        tau=0.02,
         seed=seed,
         **keys,
     )
     run = td3(config)
     best = max(event.metrics["eval/return"] for event in run if isinstance(event, Evaluation))
-    assert best >= -350.0
+    assert best >= -300.0
