@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ def run_control(
     _, loop = algorithm(name)
     found = run.checkpoint_of(STAGE)
     start, saved = (None, None) if found is None else (found[0], found[1:])
+    events = loop(config, saved)
+    # Before anything is written: a world that cannot be made, or not by this algorithm, leaves no run.
+    first = next(events)
     drive(
-        loop(config, saved),
+        chain([first], events),
         run,
         STAGE,
         progress=progress,
