@@ -162,7 +162,8 @@ class Draw:
     @classmethod
     def of(cls, params: F32, noise: F32) -> Draw:
         """From params [B, 2d] = (μ, log σ) and N(0, 1) noise [B, d]."""
-        mean, raw = np.split(params, 2, axis=1)
+        num_dims = noise.shape[1]
+        mean, raw = params[:, :num_dims], params[:, num_dims:]
         log_std = np.minimum(np.maximum(raw, LOG_STD_LOW), LOG_STD_HIGH)
         spread = np.exp(log_std) * noise
         u = mean + spread
