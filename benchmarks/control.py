@@ -295,36 +295,55 @@ class Row:
     seed: int
     steps: int
     seconds: float
+    cpu: float
     ret: float
 
     @property
     def rate(self) -> float:
         return self.steps / self.seconds
 
+    @property
+    def cpu_rate(self) -> float:
+        return self.steps / self.cpu
 
-def train_ours(task: Task, steps: int, seed: int) -> tuple[int, float, Callable[..., Any]]:
-    """(steps taken, seconds, the policy)."""
+
+@dataclass
+class Clock:
+    """Wall-clock and processor seconds of what is done while entered."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def __enter__(self) -> Clock:
+        self._begin = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._begin[0]
+        self.cpu = time.process_time() - self._begin[1]
+
+
+def train_ours(task: Task, steps: int, seed: int) -> tuple[int, Clock, Callable[..., Any]]:
+    """(steps taken, time, the policy)."""
     kind, loop = algorithm(task.name)
     config = kind(env=task.env, steps=steps, seed=seed, eval_every=0, **task.ours)
-    begin = time.perf_counter()
     last, done = None, None
-    for event in loop(config, None):
-        last = event if isinstance(event, Checkpoint) else last
-        done = event if isinstance(event, Done) else done
-    taken = time.perf_counter() - begin
+    with Clock() as clock:
+        for event in loop(config, None):
+            last = event if isinstance(event, Checkpoint) else last
+            done = event if isinstance(event, Done) else done
     assert last is not None
     assert done is not None
     agent = Agent.from_saved(part_of(last.state(), "agent"))
-    return done.step, taken, agent.batch()
+    return done.step, clock, agent.batch()
 
 
-def train_theirs(task: Task, steps: int, seed: int) -> tuple[int, float, Callable[..., Any]]:
-    """(steps taken, seconds, the policy)."""
+def train_theirs(task: Task, steps: int, seed: int) -> tuple[int, Clock, Callable[..., Any]]:
+    """(steps taken, time, the policy)."""
     model = task.theirs(task.env, seed)
-    begin = time.perf_counter()
-    model.learn(steps)
-    taken = time.perf_counter() - begin
-    return model.num_timesteps, taken, lambda obs: model.predict(obs, deterministic=True)[0]
+    with Clock() as clock:
+        model.learn(steps)
+    return model.num_timesteps, clock, lambda obs: model.predict(obs, deterministic=True)[0]
 
 
 SIDES = {"ours": train_ours, "sb3": train_theirs}
@@ -358,8 +377,9 @@ def measure(task: Task, given: argparse.Namespace, sides: list[str]) -> list[Row
                     for other in sides:
                         SIDES[other](task, task.quick_steps // 2, 99)
                     warm = True
-                taken, spent, act = SIDES[side](task, steps, seed)
-                row = Row(task.name, side, seed, taken, spent, worth(task.env, act, seed))
+                taken, clock, act = SIDES[side](task, steps, seed)
+                ret = worth(task.env, act, seed)
+                row = Row(task.name, side, seed, taken, clock.seconds, clock.cpu, ret)
                 append_jsonl(given.rows, vars(row))
                 same = [row]
             print(
@@ -445,9 +465,9 @@ def breakdown(task: Task) -> dict[str, float]:
     """Microseconds a step of each part, the rest as "loop, credit, losses, log"."""
     train_ours(task, task.quick_steps // 2, 99)
     with timing() as timers:
-        steps, seconds, _ = train_ours(task, task.quick_steps, 0)
+        steps, clock, _ = train_ours(task, task.quick_steps, 0)
     spent = {part: 1e6 * taken / steps for part, taken in timers.spent.items()}
-    rest = 1e6 * seconds / steps - sum(spent.values())
+    rest = 1e6 * clock.seconds / steps - sum(spent.values())
     return {**spent, "loop, credit, losses, log": rest}
 
 
@@ -456,6 +476,14 @@ def breakdown(task: Task) -> dict[str, float]:
 
 def rates(rows: list[Row], side: str) -> list[float]:
     return sorted(row.rate for row in rows if row.side == side)
+
+
+def cpu_ratio(rows: list[Row]) -> float:
+    """Of the medians of steps per processor second: other jobs on the machine disturb it less."""
+    ours, theirs = (
+        statistics.median(row.cpu_rate for row in rows if row.side == side) for side in SIDES
+    )
+    return ours / theirs
 
 
 def returns(rows: list[Row], side: str) -> list[float]:
@@ -474,15 +502,16 @@ def interval(found: list[float]) -> str:
 
 
 def speed_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> list[str]:
-    heads = ["algorithm", "environment", "ours, steps/s", "SB3, steps/s", "times SB3", "goal"]
-    heads += ["floor, steps/s", "ours of the floor"]
+    heads = ["algorithm", "environment", "ours, steps/s", "SB3, steps/s", "times SB3"]
+    heads += ["times SB3 in processor time", "goal", "floor, steps/s", "ours of the floor"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for task in tasks:
         ours, theirs = rates(rows[task.name], "ours"), rates(rows[task.name], "sb3")
         floor = 1 / (task.floor() + environment_seconds(task.env))
         middle = statistics.median(ours)
-        ratio = f"{middle / statistics.median(theirs):.1f}" if peer else "–"
+        ratio = f"**{middle / statistics.median(theirs):.1f}**" if peer else "–"
         cells = [task.name, task.env, spread(ours), spread(theirs) if peer else "–", ratio]
+        cells.append(f"{cpu_ratio(rows[task.name]):.1f}" if peer else "–")
         cells += [f"{task.goal:g}", f"{floor:,.0f}", f"{middle / floor:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
