@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Watch
+from plaudit.control.loop import Draws, Keeper, Watch, Weights
 from plaudit.control.off_policy import act_and_learn, beginning
 from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon, new_replay
 from plaudit.control.q_values import F32, Ints, epsilon_greedy
@@ -66,7 +66,7 @@ def dqn_distributional(
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(
         agent=agent,
-        quantiles=net,
+        quantiles=Weights(net),
         slow=slow,
         optimiser=optimiser,
         replay=replay,
