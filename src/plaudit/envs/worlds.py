@@ -35,7 +35,8 @@ class Transition:
     """One step of B worlds. The arrays belong to the receiver: they are not written to again."""
 
     obs: Array
-    """[B, ...] what to act on next; after a boundary the first observation of the next episode."""
+    """[B, ...] what to act on next; after a boundary the first observation of the next episode (with
+    next-step autoreset still the last one, and the row after it is off the mask)."""
     next_obs: Array
     """[B, ...] where the action led; equal to `obs` except after a boundary."""
     reward: NDArray[np.float64]
