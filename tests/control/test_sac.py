@@ -385,3 +385,9 @@ def test_actions_without_bounds_are_refused():
         next(sac(SACConfig(env="Unbounded-v0")))
     with pytest.raises(UserError, match="squashed_gaussian policy needs a box"):
         next(sac(SACConfig(env="CartPole-v1")))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_learning_that_has_run_away_is_said():
+    with pytest.raises(UserError, match=r"loss/\w+ is (nan|inf) at step"):
+        list(sac(SACConfig(steps=500, lr=1e18, **SMALL)))

@@ -6,6 +6,7 @@ gradient step on a batch that it draws itself), and hands over to `act_and_learn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from pydantic import Field
 from plaudit.control.loop import Keeper, Loop, Watch
 from plaudit.envs.replay import Replay
 from plaudit.envs.worlds import Saved, Worlds
+from plaudit.models.mlp_kernels import F32
+from plaudit.models.optim import FlatAdam
+from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 
 Array = NDArray[Any]
@@ -53,6 +57,26 @@ def beginning(worlds: Worlds, replay: Replay, keeper: Keeper, saved: Saved | Non
     return obs
 
 
+def descend(optimiser: FlatAdam, back: Callable[[F32], None], grad: F32) -> None:
+    """One gradient step on a loss whose gradient in a net's outputs is `grad`.
+
+    `back` is what `Net.traced` gave with those outputs.
+    """
+    optimiser.zero_grad()
+    back(grad)
+    optimiser.step()
+
+
+def check_finite(metrics: Mapping[str, float], step: int) -> None:
+    """Raises UserError where learning has run away."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name} is {value} at step {step}: values have grown beyond bounds, so lower lr or "
+                "tau, or scale the rewards"
+            )
+
+
 def act_and_learn(
     config: OffPolicy,
     obs: Array,
@@ -81,5 +105,7 @@ def act_and_learn(
         if watch.step > config.learning_starts:
             rounds = watch.step // config.train_every - before // config.train_every
             for _ in range(rounds * config.gradient_steps):
-                watch.add(learn())
+                metrics = learn()
+                check_finite(metrics, watch.step)
+                watch.add(metrics)
         yield from watch.say(keeper)

@@ -30,9 +30,8 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
 from plaudit.control.temperature import Temperature
-from plaudit.control.traced import traced
 from plaudit.control.twin_critics import joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
@@ -114,7 +113,7 @@ class Learner:
 
     def update(self, batch: Batch, noise: NDArray[np.float32]) -> dict[str, float]:
         """One gradient step of everything; `noise` [2, B, d] is N(0, 1) for s and s'."""
-        params, actor_back = traced(self.policy.net, batch.obs)
+        params, actor_back = self.policy.net.traced(batch.obs)
         fresh = Draw.of(params, noise[0])
         entropy, alpha = -float(fresh.logp.mean()), self.temperature.value
         self.temperature.step(entropy)
@@ -122,15 +121,14 @@ class Learner:
         then = Draw.of(self.policy.net.infer(batch.next_obs), noise[1])
         next_q = self.target.infer(joined(batch.next_obs, then.action))[..., 0].min(0)
         y = soft_target(batch, next_q, then.logp, alpha)
-        q, critic_back = traced(self.critic, joined(batch.obs, batch.action))
+        q, critic_back = self.critic.traced(joined(batch.obs, batch.action))
         error = q[..., 0] - y
-        critic_back(error[..., None] / np.float32(len(y)))
-        self.critic_optimiser.step()
+        descend(self.critic_optimiser, critic_back, error[..., None] / np.float32(len(y)))
 
         best_q, slope = least_q(self.critic, batch.obs, fresh.action)
         share = np.float32(1 / len(y))
-        actor_back(fresh.gradient(of_action=-share * slope, of_logp=share * np.float32(alpha)))
-        self.actor_optimiser.step()
+        grad = fresh.gradient(of_action=-share * slope, of_logp=share * np.float32(alpha))
+        descend(self.actor_optimiser, actor_back, grad)
 
         polyak_(self.target, self.critic, self.tau)
         return {

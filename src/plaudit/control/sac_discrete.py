@@ -26,9 +26,8 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
 from plaudit.control.temperature import Temperature
-from plaudit.control.traced import traced
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.worlds import Array, Saved
@@ -103,7 +102,7 @@ class Learner:
         """One gradient step of everything."""
         num_rows = len(batch.action)
         share, rows = np.float32(1 / num_rows), np.arange(num_rows)
-        logits, actor_back = traced(self.policy.net, batch.obs)
+        logits, actor_back = self.policy.net.traced(batch.obs)
         logp = log_softmax(logits)
         entropy = -float((np.exp(logp) * logp).sum(1).mean())
         alpha = self.temperature.value
@@ -112,17 +111,15 @@ class Learner:
         next_logp = log_softmax(self.policy.net.infer(batch.next_obs))
         next_q = self.target.infer(batch.next_obs).min(0)
         y = batch.reward + batch.discount * soft_value(next_q, next_logp, alpha)
-        q, critic_back = traced(self.critic, batch.obs)
+        q, critic_back = self.critic.traced(batch.obs)
         error = q[:, rows, batch.action] - y
         of_q = np.zeros_like(q)
         of_q[:, rows, batch.action] = share * error
-        critic_back(of_q)
-        self.critic_optimiser.step()
+        descend(self.critic_optimiser, critic_back, of_q)
 
         best_q = self.critic.infer(batch.obs).min(0)
         value = soft_value(best_q, logp, alpha)
-        actor_back(share * of_logits(best_q, logp, value, alpha))
-        self.actor_optimiser.step()
+        descend(self.actor_optimiser, actor_back, share * of_logits(best_q, logp, value, alpha))
 
         polyak_(self.target, self.critic, self.tau)
         return {

@@ -23,8 +23,7 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning
-from plaudit.control.traced import traced
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
 from plaudit.control.twin_critics import first_q, joined
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
@@ -124,10 +123,9 @@ class Learner:
         )
         next_q = self.critic_target.infer(joined(batch.next_obs, next_action))[..., 0].min(0)
         y = batch.reward + batch.discount * next_q
-        q, critic_back = traced(self.critic, joined(batch.obs, batch.action))
+        q, critic_back = self.critic.traced(joined(batch.obs, batch.action))
         error = q[..., 0] - y
-        critic_back(error[..., None] * np.float32(2 / len(y)))
-        self.critic_optimiser.step()
+        descend(self.critic_optimiser, critic_back, error[..., None] * np.float32(2 / len(y)))
         metrics = {
             "loss/critic": float((error**2).sum()) / len(y),
             "q/mean": float(q.mean()),
@@ -140,11 +138,11 @@ class Learner:
 
     def _improve(self, batch: Batch) -> float:
         """One gradient step of the actor; L_π."""
-        params, actor_back = traced(self.policy.net, batch.obs)
+        params, actor_back = self.policy.net.traced(batch.obs)
         action = self.policy.head.mode(params)
         q, slope = first_q(self.critic, batch.obs, action)
-        actor_back(slope * (1 - action**2) * np.float32(-1 / len(q)))  # d tanh u/du = 1 − tanh² u
-        self.actor_optimiser.step()
+        of_params = slope * (1 - action**2)  # d tanh u/du = 1 − tanh² u
+        descend(self.actor_optimiser, actor_back, np.float32(-1 / len(q)) * of_params)
         return -float(q.mean())
 
 
