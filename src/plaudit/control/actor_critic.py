@@ -13,13 +13,13 @@ Source: Mnih et al. 2016 (1602.01783), algorithm S3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 from plaudit.envs.rollout import Experience
 from plaudit.models.actions import Categorical
@@ -51,10 +51,13 @@ def objective(
 
     params, back_through_policy = policy.net.traced(seen.obs.reshape(-1, *seen.obs.shape[2:]))
     action = seen.action.reshape(-1, *seen.action.shape[2:])
-    by_head = (
-        by_logits if isinstance(policy.head, Categorical) else partial(by_autograd, policy.head)
-    )
-    grad, gain, entropy = by_head(params, action, adv.ravel(), weight, entropy_coef)
+    of_head: list[Tensor] = []
+    if isinstance(policy.head, Categorical):
+        grad, gain, entropy = by_logits(params, action, adv.ravel(), weight, entropy_coef)
+    else:
+        grad, gain, entropy, of_head = by_autograd(
+            policy.head, params, action, adv.ravel(), weight, entropy_coef
+        )
 
     # V − R = −A at every step, since R = A + V.
     grad_value = np.zeros_like(judged)
@@ -63,6 +66,8 @@ def objective(
 
     def back() -> None:
         back_through_policy(grad)
+        for own, of_own in zip(policy.head.parameters(), of_head, strict=True):
+            own.grad = of_own
         back_through_critic(grad_value)
 
     return {"loss/policy": gain, "loss/value": error, "policy/entropy": entropy}, back
@@ -128,18 +133,14 @@ def by_logits(
 
 
 def by_autograd(
-    head: ActorHead, params: F32, action: NDArray[np.float32], adv: F32, weight: F32, coef: float
-) -> tuple[F32, float, float]:
-    """The same for any head; parameters of the head's own get their `grad`."""
-    for own in head.parameters():
-        own.grad = None
-    leaf = torch.from_numpy(params).requires_grad_()
-    w = torch.from_numpy(weight)
-    gain = (
-        w * score_function_loss(head.logp(leaf, torch.from_numpy(action)), torch.from_numpy(adv))
-    ).sum()
+    head: ActorHead, params: F32, action: NDArray[Any], adv: F32, weight: F32, entropy_coef: float
+) -> tuple[F32, float, float, list[Tensor]]:
+    """The same for any head, and the gradients of the parameters that the head has of its own."""
+    leaf, w = torch.from_numpy(params).requires_grad_(), torch.from_numpy(weight)
+    logp = head.logp(leaf, torch.from_numpy(action))
+    gain = (w * score_function_loss(logp, torch.from_numpy(adv))).sum()
     entropy = (w * head.entropy(leaf)).sum()
-    (gain - coef * entropy).backward()  # type: ignore[no-untyped-call]
-    assert leaf.grad is not None
-    of_params: F32 = leaf.grad.numpy()
-    return of_params, gain.item(), entropy.item()
+    of_leaf, *of_head = torch.autograd.grad(
+        gain - entropy_coef * entropy, [leaf, *head.parameters()]
+    )
+    return of_leaf.numpy(), gain.item(), entropy.item(), of_head
