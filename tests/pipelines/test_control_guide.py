@@ -61,3 +61,17 @@ def test_the_guides_metrics_are_in_the_glossary():
     table = TEXT.split("## What is logged")[1].split("The events")[0]
     named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)?)`", table)) - {"metrics"}
     assert named <= set(GLOSSARY)
+
+
+@pytest.mark.parametrize(
+    "page", [GUIDE, GUIDE.parent / "algorithms" / "README.md"], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_names_every_algorithm():
+    text = (GUIDE.parent / "algorithms" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[?`(\w+)`", text, re.MULTILINE)) == set(ALGORITHMS)
