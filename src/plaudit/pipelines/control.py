@@ -18,6 +18,7 @@ from plaudit.control.evaluation import summary
 from plaudit.control.loop import Loop, part_of
 from plaudit.envs.worlds import Saved
 from plaudit.pipelines.drive import Progress, drive
+from plaudit.pipelines.threads import one_thread
 from plaudit.records.config import resolve
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.events import Checkpoint, Evaluation, Event, Step
@@ -62,9 +63,13 @@ def run_control(
     name: str, config: Loop, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Trains in `run`, or goes on from where it was saved; returns the summary."""
-    import torch
+    with one_thread():
+        return _run(name, config, run, progress, interrupt)
 
-    torch.set_num_threads(1)  # the nets are small: two threads would wait for each other
+
+def _run(
+    name: str, config: Loop, run: RunFolder, progress: Progress, interrupt: Interrupt
+) -> dict[str, Any]:
     _, loop = algorithm(name)
     found = run.checkpoint_of(STAGE)
     start, saved = (None, None) if found is None else (found[0], found[1:])
@@ -131,16 +136,14 @@ def learn(
     `agent.log` holds what was logged. The first Ctrl-C ends the training and returns the agent as
     it is. Raises UserError for an algorithm, environment or key that does not exist.
     """
-    import torch
-
-    torch.set_num_threads(1)
     kind, loop = algorithm(name)
     recipe = load_recipe(tuned_recipe(f"control/{name}", env))
     flags = {"env": env, "seed": seed, **({} if steps is None else {"steps": steps}), **keys}
     config = resolve(kind, recipe, flags)
     log: list[dict[str, Any]] = []
     checkpoint: Checkpoint | None = None
-    with Interrupt(lambda text: print(text, file=sys.stderr)) as interrupt:
+    hear = Interrupt(lambda text: print(text, file=sys.stderr))
+    with one_thread(), hear as interrupt:
         for event in loop(config, None):
             if progress is not None:
                 progress.show(event)
