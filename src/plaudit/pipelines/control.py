@@ -37,7 +37,7 @@ ALGORITHMS = {
     "dqn": "dqn:DQNConfig",
     "dqn_distributional": "dqn_distributional:DistributionalDQNConfig",
     "sac": "sac:SACConfig",
-    "sac_discrete": "sac_discrete:DiscreteSACConfig",
+    "sac_discrete": "sac_discrete:SACDiscreteConfig",
     "td3": "td3:TD3Config",
 }
 """Each algorithm's file in `plaudit.control` and its config; its loop has the algorithm's name."""
