@@ -75,6 +75,7 @@ def test_every_shipped_recipe_is_one_of_its_algorithm(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_has_a_generic_recipe(name):
     assert load_recipe(f"control/{name}").pipeline == f"control/{name}"
+    assert algorithm(name)[0].model_fields["steps"]
 
 
 @pytest.mark.parametrize(
