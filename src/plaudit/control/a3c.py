@@ -18,6 +18,7 @@ is repeatable, and goes on exactly.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -25,6 +26,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -249,7 +251,6 @@ def nets(config: A3CConfig, worlds: Any, rng: np.random.Generator) -> tuple[Any,
 
 def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> None:
     """The life of a worker's process: rounds until the end, reports now and then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     torch.set_num_threads(1)
     try:
         worker = Worker(config, shared, index)
@@ -326,6 +327,20 @@ class Alone:
         self.worker.obs = keeper.restored["worlds"]
 
 
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits meanwhile; processes begun within it never hear of it: the parent tells them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a console's Ctrl-C works otherwise
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let Ctrl-C through again when it starts later
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 class Crew:
     """Workers in processes of their own."""
 
@@ -340,7 +355,8 @@ class Crew:
             process = context.Process(
                 target=work, args=(config, shared, index, theirs), name=f"a3c-{index}", daemon=True
             )
-            process.start()
+            with without_interrupts():
+                process.start()
             theirs.close()  # so that the pipe breaks when its worker dies
             self._pipes[ours] = index
             self._processes.append(process)
