@@ -42,7 +42,9 @@ class DQNConfig(QLearning):
     """Deep Q-learning (Mnih et al. 2015), double unless said otherwise (van Hasselt et al. 2016)."""
 
     target: Literal["double_q", "q"] = Field(
-        "double_q", description="Who chooses the next action of a target: see the file's head."
+        "double_q",
+        description="Who chooses the next action of a target: the slow copy (q), or the net that "
+        "learns (double_q).",
     )
     net: Literal["plain", "dueling"] = Field(
         "plain", description="Values of actions, or of states and advantages (Wang et al. 2016)."

@@ -30,7 +30,7 @@ class QLearning(OffPolicy):
     buffer_size: int = Field(
         100_000, ge=1, description="Transitions remembered, of all copies (2015: 1,000,000 frames)."
     )
-    batch_size: int = Field(64, ge=1, description="Chains in a gradient step (2015: 32).")
+    batch_size: int = Field(128, ge=1, description="Chains in a gradient step (2015: 32).")
     learning_starts: int = Field(
         1000, ge=1, description="Environment steps before the first gradient step (2015: 50,000)."
     )
