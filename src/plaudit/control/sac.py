@@ -23,6 +23,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,9 @@ class SACConfig(OffPolicy):
     lr: float = Field(
         3e-4, gt=0, description="Step size of Adam, for all three losses (2018b, table 1)."
     )
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="Whether lr falls to 0 over the run (2018b: constant)."
+    )
     tau: float = Field(
         0.005, gt=0, le=1, description="Share of the critics that moves into their targets (2018b)."
     )
@@ -65,6 +69,9 @@ class SACConfig(OffPolicy):
     )
     target_entropy: float | None = Field(
         None, description="Nats that a learned α steers to; none: −dimensions (2018b, table 1)."
+    )
+    n_step: int = Field(
+        1, ge=1, description="Steps whose rewards a target sums before it bootstraps (2018b: 1)."
     )
     hidden: tuple[int, ...] = Field(
         (256, 256), description="Sizes of the hidden layers, which rectify (2018b, table 1)."
@@ -100,6 +107,20 @@ class Learner:
         self.temperature = Temperature(config.alpha, wanted, config.lr)
         self.actor_optimiser = FlatAdam(self.policy.parameters(), lr=config.lr)
         self.critic_optimiser = FlatAdam(self.critic.parameters(), lr=config.lr)
+
+    @property
+    def lr(self) -> float:
+        """Step size of every optimiser."""
+        return self.critic_optimiser.lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        for optimiser in (
+            self.actor_optimiser,
+            self.critic_optimiser,
+            self.temperature.optimiser,
+        ):
+            optimiser.lr = lr
 
     def parts(self) -> dict[str, Savable]:
         """All that is kept, except the policy."""
@@ -137,6 +158,7 @@ class Learner:
             "q/mean": float(q.mean()),
             "sac/alpha": alpha,
             "policy/entropy": entropy,
+            "lr": self.lr,
         }
 
 
@@ -199,6 +221,7 @@ def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
         worlds.action_spec,
         worlds.num_envs,
         gamma=config.gamma,
+        n=config.n_step,
     )
     agent = Agent("sac", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
@@ -212,6 +235,7 @@ def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
         return policy.act(obs, rng)
 
     def learn() -> Mapping[str, float]:
+        learner.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
         batch = replay.sample(config.batch_size, rng)
         noise = rng.standard_normal((2, *batch.action.shape), dtype=np.float32)
         return learner.update(batch, noise)

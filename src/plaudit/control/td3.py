@@ -64,6 +64,9 @@ class TD3Config(OffPolicy):
     policy_delay: int = Field(
         2, ge=1, description="Gradient steps of the critics for one of actor and targets (2018)."
     )
+    n_step: int = Field(
+        1, ge=1, description="Steps whose rewards a target sums before it bootstraps (2018: 1)."
+    )
     hidden: tuple[int, ...] = Field(
         (256, 256),
         description="Sizes of the hidden layers, which rectify (2018, the authors' code).",
@@ -167,6 +170,7 @@ def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
         worlds.action_spec,
         worlds.num_envs,
         gamma=config.gamma,
+        n=config.n_step,
     )
     agent = Agent("td3", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)

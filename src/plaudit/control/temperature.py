@@ -20,7 +20,7 @@ class Temperature:
     def __init__(self, fixed: float | None, target_entropy: float, lr: float) -> None:
         self.fixed, self.target_entropy = fixed, target_entropy
         self.log = nn.Parameter(torch.zeros(1))
-        self._optimiser = FlatAdam([self.log], lr=lr)
+        self.optimiser = FlatAdam([self.log], lr=lr)
 
     @property
     def value(self) -> float:
@@ -31,18 +31,18 @@ class Temperature:
         """One gradient step on L_α, where α is learned; its gradient in log α is H − H̄."""
         if self.fixed is None:
             self.log.grad = torch.tensor([entropy - self.target_entropy])
-            self._optimiser.step()
+            self.optimiser.step()
 
     def state(self) -> Saved:
         """log α and its optimiser."""
-        arrays, facts = self._optimiser.state()
+        arrays, facts = self.optimiser.state()
         return {**arrays, "log": self.log.detach().numpy().copy()}, facts
 
     def restore(self, saved: Saved) -> None:
         """Goes on from there."""
         with torch.no_grad():
             self.log.copy_(torch.from_numpy(saved[0]["log"]))
-        self._optimiser.restore(saved)
+        self.optimiser.restore(saved)
 
 
 __all__ = ["Temperature"]
