@@ -26,7 +26,7 @@ from plaudit.envs.worlds import Saved, Transition
 from plaudit.models.actions import SquashedGaussian
 from plaudit.models.control_nets import network
 from plaudit.records.errors import UserError
-from plaudit.records.events import Checkpoint, Done, Event
+from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
 
 UNIT = ActionSpec("box", (1,), (-1.0,), (1.0,))
@@ -373,6 +373,15 @@ def test_updates_are_counted_in_steps_of_all_copies():
     assert facts["critic_optimiser"]["num_steps"] == (80 - 24) // 4 * 3
     assert facts["temperature"]["num_steps"] == facts["actor_optimiser"]["num_steps"] == 42
     assert part_of((arrays, facts), "replay")[0]["count"].sum() == 80
+
+
+def test_learning_rate_falls_with_the_steps_to_come():
+    config = SACConfig(steps=200, lr=1e-3, lr_schedule="linear", log_every=10, **SMALL)
+    said = [event for event in sac(config) if isinstance(event, Step) and "lr" in event.metrics]
+    assert len(said) == 10  # learning starts after step 100
+    for event in said:
+        # the mean over the last 10 of 200 steps, each counted before its update
+        assert event.metrics["lr"] == pytest.approx(1e-3 * (1 - (event.step - 4.5) / 200))
 
 
 def test_actions_without_bounds_are_refused():
