@@ -96,7 +96,12 @@ def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Ite
     # What each has in mind when the next rollout begins.
     of_actor, of_critic = policy.net.memory(config.num_envs), critic.memory(config.num_envs)
     agent = Agent("ppo_recurrent", config, cast(Any, policy), getattr(worlds, "statistics", None))
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
+
+    def judged_afresh(judging: Any) -> None:
+        policy.begin()
+        agent.copy_statistics(judging)
+
+    watch = Watch(config, agent.batch(), judged_afresh)
     keeper = Keeper(
         agent=agent,
         critic=Weights(critic),
