@@ -165,6 +165,14 @@ def sb3_model(kind: str, env: str, num_envs: int, seed: int, **settings: Any) ->
     return make("MlpPolicy", worlds, seed=seed, device="cpu", **settings)
 
 
+def rmsprop_as_in_the_paper() -> dict[str, Any]:
+    """The peer's own option for the form of Mnih et al. 2016; its default is torch's."""
+    from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+
+    kind = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"alpha": 0.99, "eps": 1e-5}}
+    return {"use_rms_prop": False, "policy_kwargs": kind}
+
+
 TASKS = [
     Task(
         "ppo",
@@ -215,7 +223,7 @@ TASKS = [
         20_000,
         4.0,
         {"num_envs": 8},
-        lambda env, seed: sb3_model("A2C", env, 8, seed),
+        lambda env, seed: sb3_model("A2C", env, 8, seed, **rmsprop_as_in_the_paper()),
         partial(
             on_policy_floor,
             num_envs=8,
@@ -225,8 +233,8 @@ TASKS = [
             inputs=4,
             outputs=2,
         ),
-        "rl-baselines3-zoo: 8 copies, the peer's defaults (its RMSprop begins with averages of 0, ours "
-        "with 1 as A2C's authors had it: the peer is quicker in the first steps)",
+        "rl-baselines3-zoo: 8 copies, the peer's defaults, with its RMSpropTFLike (the paper's form of "
+        "RMSprop, which ours has)",
     ),
     Task(
         "dqn",
