@@ -129,16 +129,7 @@ def _finished(
     references: Mapping[str, float] | None,
 ) -> Figure:
     for name, level in (references or {}).items():
-        axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0)
-        axes.annotate(
-            name,
-            (0.01, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=MUTED,
-            fontsize=8,
-        )
+        axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0, label=name)
     axes.set(xlabel="environment steps", ylabel=ylabel, title=title)
     axes.xaxis.set_major_formatter(_thousands)
     if axes.get_legend_handles_labels()[0]:
