@@ -15,9 +15,10 @@ import torch
 
 from control.closed_worlds import STAY_VALUE
 from control.runs import WORLDS, assert_goes_on, critic_of, trained
-from plaudit.control.a3c import A3CConfig, Report, Shared, a3c, summed
+from plaudit.control.a3c import A3CConfig, Report, a3c, summed
 from plaudit.control.agent import Agent
 from plaudit.control.loop import part_of
+from plaudit.control.shared_weights import Shared
 from plaudit.envs.worlds import Episode
 from plaudit.models.optim import FlatRMSprop
 from plaudit.records.errors import UserError

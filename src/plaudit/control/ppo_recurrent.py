@@ -116,6 +116,8 @@ def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Ite
     if saved is not None:
         keeper.restore(saved)
         obs = keeper.restored["worlds"]
+        if not worlds.gives_state:  # other episodes have begun
+            of_actor.starts = np.ones_like(of_actor.starts)
 
     def act(obs: Array) -> Array:
         return policy.draw(obs, of_actor, draws.rng)

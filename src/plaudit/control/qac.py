@@ -121,6 +121,8 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
     if saved is not None:
         keeper.restore(saved)
         obs = keeper.restored["worlds"]
+        if not worlds.gives_state:  # other episodes have begun
+            pending.action = policy.act(obs, draws.rng)
 
     while not watch.finished:
         action = pending.action
