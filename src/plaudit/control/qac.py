@@ -49,7 +49,7 @@ class QACConfig(Loop):
     """Actor-critic whose critic is Q (Sutton et al. 2000)."""
 
     num_envs: int = Field(8, ge=1, description="Copies of the environment that act side by side.")
-    gamma: float = Field(0.99, ge=0, le=1, description="Discount.")
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount of the reward a step later.")
     credit: Credit = Field(
         "q",
         description="What weighs an action: Q as in the textbook algorithm, or Q less its mean "

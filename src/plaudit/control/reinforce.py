@@ -45,7 +45,7 @@ class REINFORCEConfig(Loop):
     num_episodes: int = Field(
         4, ge=1, description="Episodes of each copy behind one gradient step; N in all copies."
     )
-    gamma: float = Field(0.99, ge=0, le=1, description="Discount.")
+    gamma: float = Field(0.99, ge=0, le=1, description="Discount of the reward a step later.")
     baseline: Literal["value", "none"] = Field(
         "value",
         description="What is taken from a return before it weighs its action: a learned value of "
