@@ -55,6 +55,12 @@ class A2CConfig(Loop):
     lr_schedule: Schedule = Field(
         "constant", description="Whether lr falls to 0 over the run (2016, section 8: it does)."
     )
+    eps: float = Field(
+        1e-5,
+        gt=0,
+        description="Added to RMSprop's mean square, inside the root (OpenAI's A2C: 1e-5); a smaller "
+        "one where the critic's error is large, so that the actor's part of the cut gradient counts.",
+    )
     max_grad_norm: float = Field(
         0.5, gt=0, description="Length to which a gradient is cut (OpenAI's A2C)."
     )
@@ -69,7 +75,9 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
-    optimiser = FlatRMSprop([*policy.parameters(), *critic.parameters()], lr=config.lr)
+    optimiser = FlatRMSprop(
+        [*policy.parameters(), *critic.parameters()], lr=config.lr, eps=config.eps
+    )
     agent = Agent("a2c", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(
