@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.runs import WORLDS, assert_goes_on, logged
+from control.runs import WORLDS, assert_goes_on, logged, trained
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.control.ppo_recurrent import (
     Fragments,
@@ -204,6 +204,19 @@ def test_recall_is_solved_with_memory_and_only_with_it(seed):
     assert logged(ppo_recurrent(config), "rollout/return")[-1] > 0.95
     config = PPOConfig(num_steps=48, log_every=4_000, **keys)
     assert logged(ppo(config), "rollout/return")[-1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_agent_remembers_its_episode_and_forgets_it_at_the_next():
+    """Loaded from what was saved: 100 episodes in 32 worlds, and one after another by hand."""
+    keys = {"env": WORLDS + "Recall-v0", "steps": 6_000, "lr": 1e-3, "num_steps": 48}
+    agent, _ = trained(ppo_recurrent, RecurrentPPOConfig(eval_every=3_000, **keys))
+    assert np.mean([episode.ret for episode in agent.evaluate(100)]) == 1.0
+    for cue in (1, -1, -1, 1):
+        agent.begin()
+        agent.act(np.float32([cue, 0]))
+        for _ in range(4):
+            agent.act(np.float32([0, 0]))
+        assert agent.act(np.float32([0, 1])) == (cue > 0)
 
 
 @pytest.mark.parametrize("keys", [{"env": WORLDS + "Recall-v0"}, {"env": "Pendulum-v1"}])

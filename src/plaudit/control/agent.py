@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.control.evaluation import Evaluator
+from plaudit.control.evaluation import Evaluator, Remembers
 from plaudit.envs.make import make_env
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit, action_codec, obs_codec
@@ -61,7 +61,8 @@ class Agent:
     def act(self, obs: Any, *, deterministic: bool = True) -> Any:
         """The action for one observation, both as the world's spaces have them.
 
-        Where observations are stacked, call `begin` at the start of each episode.
+        Where observations are stacked or the policy remembers, call `begin` at the start of each
+        episode.
         Raises UserError for an observation that is not of the world's space.
         """
         see, do = self.codecs
@@ -81,6 +82,8 @@ class Agent:
     def begin(self) -> None:
         """Forgets the episode before."""
         self._frames.clear()
+        if isinstance(self.policy, Remembers):
+            self.policy.begin()
 
     @property
     def codecs(self) -> tuple[ObsCodec, ActionCodec]:
@@ -96,6 +99,8 @@ class Agent:
     ) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The policy on encoded observations [B, ...], for `play`; greedy without `rng`."""
         policy = self.policy
+        if isinstance(policy, Remembers):
+            return Recalling(policy, rng)
         return lambda obs: policy.to_env(policy.act(obs, rng))
 
     def copy_statistics(self, worlds: Worlds) -> None:
@@ -173,6 +178,18 @@ class Agent:
         from safetensors.numpy import load_file
 
         return cls.from_saved((dict(load_file(folder / ARRAYS)), read_json(folder / FACTS)))
+
+
+class Recalling:
+    """A policy with a memory as an `Act`, which `play` tells where episodes begin."""
+
+    def __init__(self, policy: Any, rng: np.random.Generator | None) -> None:
+        self._policy, self._rng = policy, rng
+        self.begin, self.note = policy.begin, policy.note
+
+    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
+        actions: NDArray[Any] = self._policy.to_env(self._policy.act(obs, self._rng))
+        return actions
 
 
 def _below(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:

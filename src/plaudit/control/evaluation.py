@@ -8,7 +8,7 @@ policies are compared on the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,20 @@ from plaudit.envs.worlds import Episode, Saved, Worlds
 
 Act: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Observations [B, ...] in, actions out."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An `Act` or a policy that must be told where episodes begin."""
+
+    def begin(self) -> None:
+        """All that was seen is forgotten."""
+        ...
+
+    def note(self, starts: NDArray[np.bool_]) -> None:
+        """Rows [B] whose next observation is the first of an episode."""
+        ...
+
 
 EVALUATION_SEED = 1_000_003
 """Added to a run's seed for the worlds that it is judged on, which training never begins."""
@@ -80,9 +94,14 @@ def play(worlds: Worlds, act: Act, obs: NDArray[Any], num_episodes: int) -> list
     wanted = [share + (copy < more) for copy in range(worlds.num_envs)]
     ended: list[list[Episode]] = [[] for _ in wanted]
     left = num_episodes
+    told: object = act  # a function, or more than that
+    if isinstance(told, Remembers):
+        told.begin()
     while left:
         moved = worlds.step(act(obs))
         obs = moved.obs
+        if isinstance(told, Remembers):
+            told.note(moved.boundary | ~moved.mask)
         for episode in moved.episodes:
             if len(ended[episode.env]) < wanted[episode.env]:
                 ended[episode.env].append(episode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,4 +160,8 @@ def deterministic(
 
 def policy_from_facts(facts: Mapping[str, Any]) -> Policy[Any]:
     """The policy that `facts()` described, with weights yet to be loaded."""
+    if "core" in facts:  # it remembers; that file imports this one
+        from plaudit.models.recurrent_policies import recurrent_policy_from_facts
+
+        return cast("Policy[Any]", recurrent_policy_from_facts(facts))
     return Policy(network_from_facts(facts["net"]), head_from_facts(facts["head"]))

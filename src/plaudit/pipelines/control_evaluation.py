@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plaudit.control.agent import Agent
-from plaudit.control.evaluation import EVALUATION_SEED, MOST_WORLDS, play, summary
+from plaudit.control.evaluation import EVALUATION_SEED, MOST_WORLDS, Remembers, play, summary
 from plaudit.envs.make import make_worlds
 from plaudit.envs.video import record_episode
 from plaudit.envs.worlds import Array, Episode, Saved, Transition, Worlds
@@ -110,6 +110,9 @@ def film(agent: Agent, file: Path, *, seed: int, deterministic: bool = True) -> 
     """
     statistics = agent.statistics
     act = agent.batch(None if deterministic else np.random.default_rng(seed))
+    told: object = act
+    if isinstance(told, Remembers):
+        told.begin()
 
     def seen(obs: Array) -> Array:
         return act(obs if statistics is None else statistics.apply(obs))
