@@ -190,8 +190,8 @@ class Watch:
         facts = {
             "step": self.step,
             "best": None if self.best == -np.inf else self.best,
-            "sums": self._sums,
-            "counts": self._counts,
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
         }
         return {}, facts
 
