@@ -26,7 +26,7 @@ from pydantic import Field
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Watch
 from plaudit.control.off_policy import act_and_learn, beginning
-from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon, new_replay
+from plaudit.control.q_learning import QLearning, Slow, drawn, epsilon, new_replay
 from plaudit.control.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
@@ -83,7 +83,6 @@ def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
         goal = target_of(batch, policy, slow.copy)
         optimiser.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
         delta, metrics = improve(policy, optimiser, batch, goal, config.max_grad_norm)
-        check_finite(metrics["loss/q"], watch.step)
         if isinstance(replay, PrioritisedReplay):
             replay.refresh(batch.rows, delta)
         return {**metrics, "epsilon": policy.head.epsilon, "lr": optimiser.lr}

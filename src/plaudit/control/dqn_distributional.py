@@ -27,7 +27,7 @@ from pydantic import Field
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Watch, Weights
 from plaudit.control.off_policy import act_and_learn, beginning
-from plaudit.control.q_learning import QLearning, Slow, check_finite, drawn, epsilon, new_replay
+from plaudit.control.q_learning import QLearning, Slow, drawn, epsilon, new_replay
 from plaudit.control.q_values import F32, Ints, epsilon_greedy
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
@@ -85,7 +85,6 @@ def dqn_distributional(
         goal = quantile_target(batch, policy, slow.copy)
         optimiser.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
         delta, metrics = improve(net, optimiser, batch, goal, config.max_grad_norm)
-        check_finite(metrics["loss/q"], watch.step)
         fold(net, policy)
         if isinstance(replay, PrioritisedReplay):
             replay.refresh(batch.rows, delta)

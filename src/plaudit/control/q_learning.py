@@ -6,7 +6,6 @@ The config holds what the siblings share; each adds its own target and net.
 from __future__ import annotations
 
 import copy
-import math
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -19,7 +18,6 @@ from plaudit.envs.replay_prioritised import PrioritisedReplay
 from plaudit.envs.worlds import Saved, Worlds
 from plaudit.models.control_nets import arrays, load_arrays
 from plaudit.models.mlp import polyak_
-from plaudit.records.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -106,15 +104,6 @@ def epsilon(config: QLearning, step: int) -> float:
     """The chance of any action after `step` steps: a straight line to its end, then constant."""
     gone = min(1.0, step / (config.epsilon_fraction * config.steps))
     return config.epsilon_start + (config.epsilon_end - config.epsilon_start) * gone
-
-
-def check_finite(loss: float, step: int) -> None:
-    """Raises UserError where learning has run away."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step}: values have grown beyond bounds, so lower lr, "
-            "slow the target down or scale the rewards"
-        )
 
 
 def new_replay(config: QLearning, worlds: Worlds) -> Replay:
