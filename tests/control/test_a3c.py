@@ -50,8 +50,8 @@ class Misbehaving(gym.Env):
         return np.zeros(1, np.float32), 1.0, False, False, {}
 
 
-if "Misbehaving-v0" not in gym.registry:
-    gym.register("Misbehaving-v0", Misbehaving, max_episode_steps=50)
+if "FaultyWorker-v0" not in gym.registry:
+    gym.register("FaultyWorker-v0", Misbehaving, max_episode_steps=50)
 """
 
 
@@ -175,14 +175,14 @@ def test_two_workers_learn_and_go_on_from_what_was_saved():
     ("how", "said"),
     [
         ("exit", r"worker \d of a3c died \(exit code 3\) at step \d+; the run can be resumed"),
-        ("raise", "Misbehaving-v0.*the axle broke"),
+        ("raise", "FaultyWorker-v0.*the axle broke"),
     ],
 )
 def test_a_worker_that_fails_is_one_sentence_after_a_place_to_resume_from(tmp_path, how, said):
     file = tmp_path / "misbehaving.py"
     file.write_text(MISBEHAVING)
     config = A3CConfig(
-        env=f"{file}:Misbehaving-v0",
+        env=f"{file}:FaultyWorker-v0",
         env_options={"how": how},
         steps=100_000,
         num_workers=2,
