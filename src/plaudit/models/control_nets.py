@@ -119,7 +119,8 @@ class Net(nn.Module):
 
         What `forward` and `backward` do, without autograd's own work where the net is layers alone:
         that is a tenth of an update of a 256×256 net, and half of one of a 64×64 net. Gradients add
-        up, as in torch. `x` must not change in between.
+        up, as in torch; after they were forgotten the next one takes the memory of the last, so
+        keep a copy of one that is to be kept. `x` must not change in between.
         """
         if self.num_images or not self.mlp.on_cpu():
             out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
@@ -128,10 +129,12 @@ class Net(nn.Module):
         return values, partial(self._add_gradient, trace)
 
     def _add_gradient(self, trace: Trace, grad: F32) -> None:
-        of_weights, _ = self.mlp.backprop(trace, grad, weights=True, inputs=False)
-        assert of_weights is not None
-        flat, found = self.mlp.flat, torch.from_numpy(of_weights)
-        flat.grad = found if flat.grad is None else flat.grad + found
+        flat = self.mlp.flat
+        first = flat.grad is None
+        found, _ = self.mlp.backprop(trace, grad, weights=True, inputs=False, again=first)
+        assert found is not None
+        of_weights = torch.from_numpy(found)
+        flat.grad = of_weights if flat.grad is None else flat.grad + of_weights
 
     def _features(self, x: Tensor, copy: int) -> Tensor:
         """[B, features]: images through this copy's eyes, the rest as it is, in order."""

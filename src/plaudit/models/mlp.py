@@ -75,6 +75,7 @@ class MLP(nn.Module):
         self.flat = nn.Parameter(torch.from_numpy(np.concatenate(nets)))
         self._pointer = 0
         self._fast = False
+        self._held: tuple[F32, list[tuple[F32, F32]]] | None = None
         self._weights: list[F32] = []
         self._turned: list[F32] = []
         self._biases: list[F32] = []
@@ -129,11 +130,14 @@ class MLP(nn.Module):
         return out, Trace(inputs)
 
     def backprop(
-        self, trace: Trace, grad_out: F32, *, weights: bool, inputs: bool
+        self, trace: Trace, grad_out: F32, *, weights: bool, inputs: bool, again: bool = False
     ) -> tuple[F32 | None, F32 | None]:
-        """Gradients of `flat` and of the inputs, each where asked for, from that of the outputs."""
-        into = np.empty(self.flat.numel(), np.float32) if weights else None
-        places = None if into is None else layers(into, self.sizes, self.copies)
+        """Gradients of `flat` and of the inputs, each where asked for, from that of the outputs.
+
+        With `again` the former is written where the last such one was, which saves a tenth of an
+        update of a 64×64 net.
+        """
+        into, places = (None, None) if not weights else self._room(again)
         grad = np.ascontiguousarray(grad_out)
         back = tanh_back if self.activation == "tanh" else relu_back
         for layer in range(len(self._weights) - 1, -1, -1):
@@ -154,6 +158,16 @@ class MLP(nn.Module):
             return into, None
         shared = self.copies > 1 and trace.inputs[0].ndim == 2
         return into, grad.sum(0) if shared else grad
+
+    def _room(self, again: bool) -> tuple[F32, list[tuple[F32, F32]]]:
+        """Memory for a gradient of `flat`, and its views by layer."""
+        if again and self._held is not None:
+            return self._held
+        into = np.empty(self.flat.numel(), np.float32)
+        made = into, layers(into, self.sizes, self.copies)
+        if again:
+            self._held = made
+        return made
 
     def _each(self, kernel: Callable[..., None], *arrays: F32) -> None:
         """Calls a kernel of matrices and, last, a row, for every copy."""
@@ -203,7 +217,8 @@ class MLP(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the views, which belong to this object's memory."""
-        return {**self.__dict__, "_pointer": 0, "_weights": [], "_turned": [], "_biases": []}
+        views: dict[str, Any] = {"_weights": [], "_turned": [], "_biases": [], "_held": None}
+        return {**self.__dict__, "_pointer": 0, **views}
 
 
 class _Forward(torch.autograd.Function):
