@@ -171,7 +171,7 @@ def test_linear_quadratic_regulator(seed):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_cartpole(seed):
     config = PPOKLConfig(
-        steps=20_000,
+        steps=30_000,
         seed=seed,
         num_steps=64,
         num_epochs=6,
@@ -182,7 +182,7 @@ def test_cartpole(seed):
         eval_every=0,
     )
     agent, _ = trained(ppo_kl, config)
-    assert np.mean([episode.ret for episode in agent.evaluate(20)]) >= 450
+    assert np.mean([episode.ret for episode in agent.evaluate(20)]) >= 300
 
 
 def test_updates_are_held_near_the_target():
