@@ -132,7 +132,7 @@ def _start(words: Words) -> int:
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
         raise UserError("--name and --out both say where to keep the run; give one of them")
-    tuned = _tuned(words)
+    tuned = tuned_for(words)
     if tuned != words.recipe:
         print(f"Recipe: {tuned}, tuned for this environment")
     recipe = load_recipe(tuned)
@@ -149,7 +149,7 @@ def _start(words: Words) -> int:
         raise
 
 
-def _tuned(words: Words) -> str:
+def tuned_for(words: Words) -> str:
     """The recipe to take: for a control algorithm, the one tuned for the environment that is asked
     for, where one is shipped."""
     assert words.recipe is not None

@@ -55,9 +55,9 @@ def main(argv: list[str]) -> int:
     words = take_apart(argv)
     from plaudit.cli.progress import progress_for
     from plaudit.cli.run import Words as RunWords
-    from plaudit.cli.run import _tuned
+    from plaudit.cli.run import tuned_for
 
-    recipe = load_recipe(_tuned(RunWords(words.recipe, flags=words.flags)))
+    recipe = load_recipe(tuned_for(RunWords(words.recipe, flags=words.flags)))
     sweep, title = prepared(words, recipe)
 
     progress = progress_for(sys.stdout)

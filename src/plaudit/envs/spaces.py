@@ -7,6 +7,7 @@ filled: what does not fit its space raises `Unfit`, to which the caller adds whe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from math import prod
 from typing import Any, Protocol
@@ -121,15 +122,15 @@ class Bits:
         flat[:] = bits
 
 
-class ObsCodec:
+class ObsCodec(ABC):
     """Writes what one environment shows into rows of a batch [B, *spec.shape] of `spec.dtype`."""
 
     spec: ObsSpec
     space: Any
 
+    @abstractmethod
     def write(self, obs: Any, out: Array, row: int) -> None:
         """The observation as row `row` of `out`; raises `Unfit`."""
-        raise NotImplementedError
 
     def encode(self, obs: Any) -> Array:
         """The observation as an array of its own."""

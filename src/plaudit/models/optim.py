@@ -7,6 +7,7 @@ are not contiguous float32 on the CPU take the same steps by torch's operations.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def _square_sum(x: Tensor) -> float:
     return float(x.double().square().sum())
 
 
-class _Flat:
+class _Flat(ABC):
     """Parameters with slots of the same shape, and the count of steps."""
 
     slots: tuple[str, ...]
@@ -94,11 +95,13 @@ class _Flat:
         self._views[i] = views
         return views
 
+    @abstractmethod
     def _by_kernel(self, grad: NDArray[Any], views: list[NDArray[Any]]) -> None:
-        raise NotImplementedError
+        """One step in one pass of machine code."""
 
+    @abstractmethod
     def _by_torch(self, p: Tensor, grad: Tensor, slots: Sequence[Tensor]) -> None:
-        raise NotImplementedError
+        """One step by torch operations."""
 
     def state(self) -> Saved:
         """The slots as arrays and the count of steps with the learning rate, copied."""

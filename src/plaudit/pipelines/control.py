@@ -47,10 +47,10 @@ HEADLINE = ("rollout/return", "eval/return", "eval/return_low")
 FINAL_EPISODES = 100
 """Episodes that the finished agent is judged by."""
 
-OnSaved = Callable[[Loop, Saved | None], Iterator[Event]]
+AlgorithmLoop = Callable[[Loop, Saved | None], Iterator[Event]]
 
 
-def algorithm(name: str) -> tuple[type[Loop], OnSaved]:
+def algorithm(name: str) -> tuple[type[Loop], AlgorithmLoop]:
     """Config and loop of an algorithm; UserError with the nearest name where there is none."""
     if name not in ALGORITHMS:
         raise UserError(f"no algorithm {name!r}{nearest(name, ALGORITHMS)}")
