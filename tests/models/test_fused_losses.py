@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plaudit.models.actions import Categorical, Gaussian, MultiCategorical
 from plaudit.models.control_nets import network
-from plaudit.models.fused_losses import ppo_loss, ppo_terms, value_loss
+from plaudit.models.fused_losses import ppo_terms, value_terms
 from plaudit.models.loss_kernels import standardised
 from plaudit.ops import clipped_surrogate, clipped_value_loss, kl_k3
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
@@ -29,60 +29,55 @@ HEADS = {
 def case(head, num_rows=64, seed=0, spread=0.5):
     """Params, actions, old log-probabilities near and far from the new, and credit of both signs."""
     rng = np.random.default_rng(seed)
-    params = torch.from_numpy(rng.standard_normal((num_rows, head.num_params), dtype=np.float32))
-    action = torch.from_numpy(head.draw(params.numpy(), rng))
-    noise = torch.from_numpy(rng.standard_normal(num_rows, dtype=np.float32))
-    logp_old = head.logp(params, action).detach() + spread * noise
-    adv = torch.from_numpy(rng.standard_normal(num_rows, dtype=np.float32))
-    return params.requires_grad_(), action, logp_old, adv
+    params = rng.standard_normal((num_rows, head.num_params), dtype=np.float32)
+    action = head.draw(params, rng)
+    logp = head.logp(torch.from_numpy(params), torch.from_numpy(action)).detach().numpy()
+    noise, adv = rng.standard_normal((2, num_rows), dtype=np.float32)
+    return params, action, logp + spread * noise, adv
 
 
-def by_ops(head, params, action, logp_old, adv, low, high, coef):
-    """The loss and numbers as an algorithm writes them, in float64, and the gradients."""
-    wide = params.detach().double().requires_grad_()
-    log_std = getattr(head, "log_std", None)
-    held = None if log_std is None else log_std.detach().double().requires_grad_()
-    names = {} if held is None else {"log_std": held}
+def by_ops(head, params, action, logp_old, adv, *, clip_low, clip_high, entropy_coef):
+    """Numbers as an algorithm writes them, in float64, and the gradients of the loss."""
+    params, action, old, adv = (torch.from_numpy(x) for x in (params, action, logp_old, adv))
+    params, old, adv = params.double().requires_grad_(), old.double(), adv.double()
+    held = {k: p.detach().double().requires_grad_() for k, p in head.named_parameters()}
     head.forward = lambda p: (head.logp(p, action), head.entropy(p))
-    logp, entropy = torch.func.functional_call(head, names, (wide,))
+    logp, entropy = torch.func.functional_call(head, held, (params,))
     del head.forward
-    old = logp_old.double()
-    loss = clipped_surrogate(logp, old, adv.double(), clip_low=low, clip_high=high)
+    loss = clipped_surrogate(logp, old, adv, clip_low=clip_low, clip_high=clip_high).mean()
+    (loss - entropy_coef * entropy.mean()).backward()
     ratio = (logp - old).exp()
-    (loss.mean() - coef * entropy.mean()).backward()
-    outside = ((ratio < 1 - low) | (ratio > 1 + high)).double().mean()
-    numbers = (loss.mean(), entropy.mean(), kl_k3(old, logp).mean(), outside)
-    return [x.item() for x in numbers], wide.grad, None if held is None else held.grad
+    outside = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).double().mean()
+    numbers = (loss, entropy.mean(), kl_k3(old, logp).mean(), outside)
+    grads = [x.grad.numpy() for x in (params, *held.values())]
+    return [x.item() for x in numbers], *grads, *[None] * (2 - len(grads))
+
+
+def require_ops(head, *batch, rtol=1e-5, atol=2e-7, **options):
+    """Compares `ppo_terms` with `by_ops`; returns the former."""
+    terms = ppo_terms(head, *batch, **options)
+    numbers, grad, grad_log_std = by_ops(head, *batch, **options)
+    assert list(terms.numbers) == pytest.approx(numbers, rel=rtol, abs=atol)
+    np.testing.assert_allclose(terms.grad, grad, rtol=rtol, atol=atol)
+    assert (terms.grad_log_std is None) == (grad_log_std is None)
+    if grad_log_std is not None:
+        np.testing.assert_allclose(terms.grad_log_std, grad_log_std, rtol=rtol, atol=atol)
+    return terms
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.28), (1.0, 0.0), (0.0, 3.0)])
 @pytest.mark.parametrize("coef", [0.0, 0.01, 1.0])
 def test_ppo_is_ops_under_autograd(head, low, high, coef):
-    params, *rest = case(head)
     options = {"clip_low": low, "clip_high": high, "entropy_coef": coef}
-    for p in head.parameters():
-        p.grad = None
-    loss, numbers = ppo_loss(head, params, *rest, **options)
-    (2.0 * loss).backward()
-    expected, grad, of_log_std = by_ops(head, params, *rest, low, high, coef)
-    assert list(numbers) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    assert loss.item() == pytest.approx(expected[0] - coef * expected[1], rel=1e-5, abs=1e-6)
-    torch.testing.assert_close(params.grad.double(), 2 * grad, rtol=1e-5, atol=1e-7)
-    if of_log_std is not None:
-        found = head.log_std.grad.double()
-        torch.testing.assert_close(found, 2 * of_log_std, rtol=1e-5, atol=1e-6)
+    require_ops(head, *case(head), **options)
 
 
 @given(seed=st.integers(0, 10_000), num_rows=st.integers(1, 9), spread=st.floats(0, 3))
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_ppo_is_ops_for_any_batch(head, seed, num_rows, spread):
-    params, *rest = case(head, num_rows, seed, spread)
-    loss, numbers = ppo_loss(head, params, *rest, clip_low=0.2, clip_high=0.2, entropy_coef=0.05)
-    loss.backward()
-    expected, grad, _ = by_ops(head, params, *rest, 0.2, 0.2, 0.05)
-    assert list(numbers) == pytest.approx(expected, rel=2e-5, abs=1e-5)
-    torch.testing.assert_close(params.grad.double(), grad, rtol=1e-4, atol=1e-5)
+    options = {"clip_low": 0.2, "clip_high": 0.2, "entropy_coef": 0.05}
+    require_ops(head, *case(head, num_rows, seed, spread), rtol=1e-4, atol=1e-5, **options)
 
 
 def test_each_branch_of_the_clip_by_hand():
@@ -110,100 +105,82 @@ def test_each_branch_of_the_clip_by_hand():
 def test_on_the_edge_of_the_range_and_without_credit_torch_is_followed(sign):
     """Ratio exactly 1 with a range of no width, and A = 0."""
     params = torch.zeros(2, 2, requires_grad=True)
-    again = torch.zeros(2, 2, requires_grad=True)
     action, adv = torch.tensor([0, 1]), torch.tensor([sign, 0.0])
-    logp_old = params.detach().log_softmax(1)[:, 0]
-    options = {"clip_low": 0.0, "clip_high": 0.0}
-    ppo_loss(HEADS["two"], params, action, logp_old, adv, entropy_coef=0.0, **options)[0].backward()
-    logp = HEADS["two"].logp(again, action)
-    clipped_surrogate(logp, logp_old, adv, **options).mean().backward()
-    assert torch.equal(params.grad, again.grad)
-    assert params.grad[0].abs().sum() > 0
+    logp = HEADS["two"].logp(params, action)
+    old, options = logp.detach(), {"clip_low": 0.0, "clip_high": 0.0}
+    clipped_surrogate(logp, old, adv, **options).mean().backward()
+    batch = (x.detach().numpy() for x in (params, action, old, adv))
+    found = ppo_terms(HEADS["two"], *batch, entropy_coef=0.0, **options)
+    assert np.array_equal(found.grad, params.grad.numpy())
+    assert np.abs(found.grad[0]).sum() > 0
 
 
 def test_excluded_actions_get_no_gradient_and_spoil_nothing():
     head = HEADS["categorical"]
     params, action, logp_old, adv = case(head)
-    with torch.no_grad():
-        params[:, 1] = -INF
-        action[action == 1] = 0
-    loss, numbers = ppo_loss(
-        head, params, action, logp_old, adv, clip_low=0.2, clip_high=0.2, entropy_coef=0.1
-    )
-    loss.backward()
-    expected, grad, _ = by_ops(head, params, action, logp_old, adv, 0.2, 0.2, 0.1)
-    assert list(numbers) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    assert (params.grad[:, 1] == 0).all()
-    torch.testing.assert_close(params.grad.double(), grad, rtol=1e-5, atol=1e-7)
+    params[:, 1] = -INF
+    action[action == 1] = 0
+    options = {"clip_low": 0.2, "clip_high": 0.2, "entropy_coef": 0.1}
+    terms = require_ops(head, params, action, logp_old, adv, **options)
+    assert (terms.grad[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("where", ["params", "logp_old", "adv"])
 def test_nan_is_told(head, where):
     params, action, logp_old, adv = case(head, 4)
-    with torch.no_grad():
-        {"params": params, "logp_old": logp_old, "adv": adv}[where][2] = torch.nan
-    loss, _ = ppo_loss(
-        head, params, action, logp_old, adv, clip_low=0.2, clip_high=0.2, entropy_coef=0.0
-    )
-    loss.backward()
-    assert loss.isnan()
-    assert params.grad[2].isnan().any()
-    assert params.grad[[0, 1, 3]].isfinite().all()
+    {"params": params, "logp_old": logp_old, "adv": adv}[where][2] = np.nan
+    options = {"clip_low": 0.2, "clip_high": 0.2, "entropy_coef": 0.0}
+    terms = ppo_terms(head, params, action, logp_old, adv, **options)
+    assert math.isnan(terms.numbers.policy)
+    assert np.isnan(terms.grad).any(1).tolist() == [False, False, True, False]
+    if terms.grad_log_std is not None:
+        assert np.isnan(terms.grad_log_std).all()
 
 
-@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-def test_in_double_the_readable_formulas_are_taken(head):
-    params, action, logp_old, adv = case(head)
-    options = {"clip_low": 0.2, "clip_high": 0.2, "entropy_coef": 0.01}
-    _, fast = ppo_loss(head, params, action, logp_old, adv, **options)
-    wide = head.double()
-    _, slow = ppo_loss(wide, params.double(), action, logp_old.double(), adv.double(), **options)
-    head.float()
-    assert list(fast) == pytest.approx(list(slow), rel=1e-5, abs=1e-6)
+def value_by_ops(value, ret, old=None, clip=None):
+    """The loss in float64, and its gradient."""
+    value, ret, old = (x if x is None else torch.from_numpy(x).double() for x in (value, ret, old))
+    value.requires_grad_()
+    loss = 0.5 * (value - ret) ** 2
+    if clip is not None:
+        loss = clipped_value_loss(value, old, ret, clip=clip)
+    loss.mean().backward()
+    return loss.mean().item(), value.grad.numpy()
 
 
 @given(seed=st.integers(0, 10_000), num_rows=st.integers(1, 40), clip=st.floats(0.01, 2.0))
 def test_value_losses_are_ops_under_autograd(seed, num_rows, clip):
-    generator = torch.Generator().manual_seed(seed)
-    value, old, ret = (torch.randn(num_rows, generator=generator) for _ in range(3))
-    for fused, plain in [
-        (
-            lambda v: value_loss(v, ret, value_old=old, clip=clip),
-            lambda v: clipped_value_loss(v, old, ret, clip=clip).mean(),
-        ),
-        (lambda v: value_loss(v, ret), lambda v: (0.5 * (v - ret) ** 2).mean()),
-    ]:
-        x, y = value.clone().requires_grad_(), value.clone().requires_grad_()
-        first, second = fused(x), plain(y)
-        (0.5 * first).backward()
-        (0.5 * second).backward()
-        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-7)
+    drawn = np.random.default_rng(seed).standard_normal((3, num_rows), dtype=np.float32)
+    value, ret, old = drawn
+    for value_old, width in ((old, clip), (None, None)):
+        loss, grad = value_terms(value, ret, value_old=value_old, clip=width)
+        expected, expected_grad = value_by_ops(value, ret, value_old, width)
+        assert loss == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-6)
 
 
 def test_value_clip_on_edges_and_ties_is_torchs():
     """V on either boundary, inside, outside, and outside with equal squares (R in the middle)."""
-    value = torch.tensor([0.5, -0.5, 0.25, 1.0, -1.0, 1.0, 0.5, -0.5, 2.0])
-    old = torch.zeros(9)
-    ret = torch.tensor([3.0, 3.0, 3.0, 3.0, 3.0, 0.75, 0.0, -2.0, -4.0])
-    x, y = value.clone().requires_grad_(), value.clone().requires_grad_()
-    value_loss(x, ret, value_old=old, clip=0.5).backward()
-    clipped_value_loss(y, old, ret, clip=0.5).mean().backward()
-    torch.testing.assert_close(x.grad, y.grad)
-    assert len(set((x.grad / (value - ret)).tolist())) > 3  # shares 1, ¾, ½ and 0 all occur
+    value = np.array([0.5, -0.5, 0.25, 1.0, -1.0, 1.0, 0.5, -0.5, 2.0], np.float32)
+    ret = np.array([3.0, 3.0, 3.0, 3.0, 3.0, 0.75, 0.0, -2.0, -4.0], np.float32)
+    old = np.zeros_like(value)
+    loss, grad = value_terms(value, ret, value_old=old, clip=0.5)
+    expected, expected_grad = value_by_ops(value, ret, old, 0.5)
+    assert loss == pytest.approx(expected)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-6)
+    assert len(set((grad / (value - ret)).tolist())) > 3  # shares 1, ¾, ½ and 0 all occur
 
 
 def test_value_nan_is_told_and_half_given_clips_are_refused():
-    value = torch.tensor([1.0, torch.nan]).requires_grad_()
-    for options in ({}, {"value_old": torch.zeros(2), "clip": 0.2}):
-        loss = value_loss(value, torch.zeros(2), **options)
-        value.grad = None
-        loss.backward()
-        assert loss.isnan()
-        assert value.grad.isnan().tolist() == [False, True]
-    with pytest.raises(ValueError, match="together or not at all"):
-        value_loss(value, torch.zeros(2), clip=0.2)
+    value, zeros = np.array([1.0, np.nan], np.float32), np.zeros(2, np.float32)
+    for options in ({}, {"value_old": zeros, "clip": 0.2}):
+        loss, grad = value_terms(value, zeros, **options)
+        assert math.isnan(loss)
+        assert np.isnan(grad).tolist() == [False, True]
+    for options in ({"value_old": zeros}, {"clip": 0.2}):
+        with pytest.raises(ValueError, match="together or not at all"):
+            value_terms(value, zeros, **options)
 
 
 def test_standardised_is_the_sample_deviations():
