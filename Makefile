@@ -38,10 +38,11 @@ demo: venv
 	if [ -e runs/$$name/config.yaml ]; then $(BIN)/plaudit run --resume runs/$$name; \
 	else $(BIN)/plaudit run rlhf --name $$name; fi
 
-# One thread: the models of the tests are small, and two threads wait for each other.
+# A process for each core, up to four, of one thread each: the models of the tests are small, and two
+# threads wait for each other.
 test: export OMP_NUM_THREADS = 1
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: venv
 	$(BIN)/ruff format --check

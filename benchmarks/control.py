@@ -277,7 +277,11 @@ def speed_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> li
         ratio = f"**{middle / statistics.median(theirs):.1f}**" if peer else "–"
         cells = [task.name, task.env, spread(ours), spread(theirs) if peer else "–", ratio]
         cells.append(f"{cpu_ratio(rows[task.name]):.1f}" if peer else "–")
-        cells += [f"{task.goal:g}", f"{floor:,.0f}", f"{middle / floor:.2f}"]
+        cells += [
+            "–" if task.goal is None else f"{task.goal:g}",
+            f"{floor:,.0f}",
+            f"{middle / floor:.2f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
