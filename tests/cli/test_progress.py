@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from plaudit.cli import progress as progress_module
-from plaudit.cli.progress import BarProgress, PlainProgress, clock, progress_for, sample_line
+from plaudit.cli.progress import (
+    BarProgress,
+    PlainProgress,
+    Stage,
+    clock,
+    progress_for,
+    sample_line,
+)
 from plaudit.records.events import Done, Evaluation, Rollout, Step
 
 
@@ -55,6 +63,30 @@ def test_a_terminal_gets_a_bar():
     assert "eval/accuracy 0.625" in text
     assert "so good | score 0.5" in text
     assert "[bold]as it is[/bold]" in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([(10, 1), (15, 1)], ["10.0 s/step, 0:40 left", "15.0 s/step, 1:00 left"]),
+        ([(10, 1), (20, 2)], ["10.0 s/step, 0:40 left", "10.0 s/step, 0:30 left"]),
+        # told of now and then, and after a start of some seconds: only what was watched counts
+        ([(4, 2), (5, 3), (8, 4)], ["", "", "2.0 s/step, 0:02 left"]),
+        ([(4, 2), (9, 2), (12, 4)], ["", "", "4.0 s/step, 0:04 left"]),
+        # going on, with a first event that tells where from
+        ([(0, 3), (6, 3), (6, 4)], ["", "", "6.0 s/step, 0:06 left"]),
+    ],
+)
+def test_what_remains_is_told_once_it_can_be_known(monkeypatch, steps, words):
+    """(seconds since the stage began, step) of 5, and what is said of each then."""
+    times = SimpleNamespace(now=0)
+    times.monotonic = lambda: times.now
+    monkeypatch.setattr(progress_module, "time", times)
+    stage, found = Stage("sweep", []), []
+    for times.now, step in steps:
+        stage.take(Step(step, 5, {}))
+        found.append(stage.timing())
+    assert found == words
 
 
 @pytest.mark.parametrize(

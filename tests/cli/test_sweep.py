@@ -189,6 +189,19 @@ def test_a_seed_that_fails_stops_no_other_and_can_be_run_again(work, plaudit):
     assert [one["final"] for one in outcome("some")["seeds"]] == [4, 14, 24]
 
 
+def test_a_sweep_that_goes_on_tells_no_remaining_time_at_first(work, plaudit, monkeypatch):
+    """Of 20 steps done before this sitting and no start-up yet it would tell a rate of nothing."""
+    monkeypatch.setattr("plaudit.cli.progress.EVERY", 0.0)
+    monkeypatch.setattr("plaudit.pipelines.sweep.SHOW", 0.0)
+    words = ["climb.yaml", "--steps", "20", "--pause", "0.01", "--seeds"]
+    plaudit("sweep", *words, "0")
+    _, out, _ = plaudit("sweep", *words, "0..1")
+    first = next(line for line in out.splitlines() if "/40" in line)
+    assert int(first.removeprefix("sweep: ").partition("/")[0]) > 20
+    assert "left" not in first
+    assert "eval/return" in first
+
+
 def test_when_every_seed_fails_the_first_sentence_is_told(work, plaudit):
     code, _, err = plaudit("sweep", "climb.yaml", "--seeds", "0..1", "--steps", "0")
     assert code == 2

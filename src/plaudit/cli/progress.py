@@ -39,7 +39,8 @@ class Stage:
         self.sample = ""
         self.metrics: dict[str, float] = {}
         self._begun = time.monotonic()
-        self._first: int | None = None
+        self._since: tuple[int, float] | None = None
+        """The step and the time that the pace is measured from."""
 
     def take(self, event: Event) -> None:
         """Learns from an event."""
@@ -48,15 +49,23 @@ class Stage:
         if isinstance(event, Rollout) and event.samples:
             self.sample = sample_line(event.samples[0])
         if isinstance(event, Step):
-            if self._first is None:
-                self._first = event.step - 1
+            if self._since is None:  # only of step 1 is it known how many steps it took to come
+                now = time.monotonic()
+                self._since = (0, self._begun) if event.step == 1 else (event.step, now)
             self.step, self.total = event.step, event.total
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Over the steps of this sitting; None before the first is done."""
-        done = self.step - (self._first or 0)
-        return (time.monotonic() - self._begun) / done if done > 0 else None
+        """Over the steps of this sitting since the first that was told.
+
+        None until they have been watched for as long as that one took to come: of a start-up and a
+        step or two the time that remains would be many times the true one.
+        """
+        if self._since is None:
+            return None
+        step, since = self._since
+        done, watched = self.step - step, time.monotonic() - since
+        return watched / done if done > 0 and watched >= since - self._begun else None
 
     def timing(self) -> str:
         """Such as "3.2 s/step, 1:20 left"."""

@@ -83,7 +83,7 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
     if all(sweep.finished(seed) for seed in sweep.seeds):
         return
     processes = _Processes(sweep, progress)
-    shown = 0.0
+    shown, begun = 0.0, _state(sweep).step
     progress.begin("sweep", ["seeds finished", sweep.metric or "", *SCORES])
     try:
         while processes.waiting or processes.running:
@@ -94,9 +94,9 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
             processes.part_with_ended()
             if time.monotonic() - shown >= SHOW:
                 shown = time.monotonic()
-                _show(sweep, progress)
+                _show(sweep, begun, progress)
             time.sleep(POLL)
-        _show(sweep, progress)
+        _show(sweep, begun, progress)
     finally:
         processes.kill()
         progress.end()
@@ -186,9 +186,13 @@ def _count(sweep: Sweep) -> int:
     return sum(sweep.finished(seed) for seed in sweep.seeds)
 
 
-def _show(sweep: Sweep, progress: Progress) -> None:
+def _show(sweep: Sweep, begun: int, progress: Progress) -> None:
+    """Steps are told from the first of this sitting on, so that no start-up counts in their pace.
+
+    Where seeds are counted a start-up is part of each, and they are told from where they stood.
+    """
     state = _state(sweep)
-    if state.step:  # before, there is no rate to tell
+    if sweep.total is None or state.step > begun:
         progress.show(state)
 
 
