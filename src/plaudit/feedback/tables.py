@@ -125,7 +125,7 @@ def open_engine(url: URL) -> Engine:
         engine = create_engine(url, json_serializer=json_text, **options)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"PostgreSQL needs the driver {error.name!r}: pip install 'psycopg[binary]'"
+            f"PostgreSQL needs the driver {error.name!r}: pip install 'plaudit[postgres]'"
         ) from None
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
