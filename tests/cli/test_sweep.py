@@ -173,6 +173,45 @@ def test_a_sweep_runs_its_seeds_and_tells_of_all(work, plaudit):
     assert "no metric 'eval/retrun' in all seeds (did you mean 'eval/return'?)" in err
 
 
+def test_show_tells_a_sweeps_table_and_what_is_not_in_it(work, plaudit):
+    words = ["climb.yaml", "--seeds", "0..1", "--fails", "2"]
+    _, out, _ = plaudit("sweep", *words)
+    table = out[out.index("# climb.py:run") : out.index("Kept in")]
+    assert "| interquartile mean | 9 | 4 to 14 |" in table
+    for target in ("climb-sweep", "runs/climb-sweep"):
+        code, shown, err = plaudit("show", target)
+        assert (code, err) == (0, "")
+        head = "runs/climb-sweep: a sweep, 2 of the 2 seeds begun are finished\n\n"
+        assert shown.startswith(head + table)
+        assert "One seed: plaudit show runs/climb-sweep/seed-0" in shown
+        assert "Curves: runs/climb-sweep/sweep.png" in shown
+        assert "command again" not in shown
+
+    # a seed more that is stopped, and a table that is lost
+    folder = Path("runs/climb-sweep")
+    words[2] = "0..2"
+    assert plaudit("sweep", *words)[0] == 1
+    code, shown, _ = plaudit("show", "climb-sweep")
+    assert code == 0
+    assert "2 of the 3 seeds begun" in shown
+    assert "| 2 | failed: ZeroDivisionError: fell over |" in shown
+    assert "seed 2: unfinished\n" in shown
+    assert "seed 1:" not in shown
+    assert "the same 'plaudit sweep' command again" in shown
+    (folder / "sweep.json").write_text('{"torn')
+    code, _, err = plaudit("show", "climb-sweep")
+    assert code == 2
+    assert "sweep.json is not valid JSON" in err
+    (folder / "sweep.json").unlink()
+    with RunFolder.resume(folder / "seed-2"):
+        code, shown, _ = plaudit("show", "climb-sweep")
+    assert code == 0
+    assert "|" not in shown
+    assert "seed 1: finished" in shown
+    assert "seed 2: under way by process" in shown
+    assert "The table of all comes when they are done" in shown
+
+
 def test_a_seed_that_fails_stops_no_other_and_can_be_run_again(work, plaudit):
     words = ["climb.yaml", "--seeds", "0..2", "--fails", "1", "--name", "some"]
     code, out, _ = plaudit("sweep", *words)

@@ -20,7 +20,7 @@ VERBS = {
     "eval": "let a trained agent play, with --video to see it: plaudit eval RUN",
     "ls": "list the recipes that come with Plaudit, and your runs",
     "cp": "copy a recipe to own it: plaudit cp rlhf my.yaml",
-    "show": "tell how a run went or goes: plaudit show demo",
+    "show": "tell how a run or a sweep went or goes: plaudit show demo",
     "feedback": "import, export and count what people and judges said",
     "explain": "what a logged number means: plaudit explain objective/kl",
     "env": "versions, cores, memory and devices, for bug reports",

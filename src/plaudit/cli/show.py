@@ -1,4 +1,4 @@
-"""`plaudit show`: how a run went or goes, from its folder alone."""
+"""`plaudit show`: how a run or a sweep went or goes, from its folder alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from plaudit.cli.progress import clock
 from plaudit.records.metrics import ALIASES, GLOSSARY
-from plaudit.records.runs import RunFolder
+from plaudit.records.runs import RunFolder, run_path
 
 REPORTS = ("index.html", "report.html", "report.md", "README.md")
 """Files of report/ that a person opens first, the best first."""
@@ -22,11 +22,21 @@ OWN = {"stage", "step", "event", "time", "seconds"}
 
 
 def main(argv: list[str]) -> int:
-    """Prints state, metrics of each stage from first to last, results, and where things are."""
+    """Prints state, metrics of each stage from first to last, results, and where things are.
+
+    Of a sweep: how many of its seeds are finished, its table, and those that are not in the table.
+    """
     parser = argparse.ArgumentParser("plaudit show", description=__doc__)
-    parser.add_argument("run", help="name of a run under runs/, or its folder")
-    run = RunFolder.open(parser.parse_args(argv).run)
+    parser.add_argument("run", help="name of a run or a sweep under runs/, or its folder")
+    target = parser.parse_args(argv).run
     console = Console(highlight=False)
+    if (run_path(target) / "sweep.yaml").is_file():
+        from plaudit.pipelines.sweep import sweep_lines
+
+        for line in sweep_lines(run_path(target)):
+            console.print(Text(line), soft_wrap=True)
+        return 0
+    run = RunFolder.open(target)
     console.print(Text(f"{run.path}: {run.state()}", style="bold"))
     for stage, rows in _by_stage(run.read_jsonl("metrics.jsonl")).items():
         console.print(_stage_table(stage, rows, _stage_state(run, stage)))

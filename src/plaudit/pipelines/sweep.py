@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.pipelines.drive import Progress
-from plaudit.pipelines.sweep_figures import SCORES, last_row
+from plaudit.pipelines.sweep_figures import SCORES, last_row, read_table
 from plaudit.records.events import Step
 from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.runs import RunFolder
@@ -102,6 +102,27 @@ def run_seeds(sweep: Sweep, *, progress: Progress, interrupt: Interrupt) -> None
         progress.end()
     if interrupt.requested and not all(sweep.finished(seed) for seed in sweep.seeds):
         raise Interrupted(f"{_count(sweep)} of {len(sweep.seeds)} seeds are finished, all saved")
+
+
+def sweep_lines(folder: Path) -> list[str]:
+    """How a sweep went or goes: its table as it was told last, and the seeds that are not in it."""
+    names = (path.name.removeprefix("seed-") for path in folder.glob("seed-*") if path.is_dir())
+    sweep = Sweep(folder, sorted(int(name) for name in names if name.isdecimal()))
+    told, table = read_table(folder)
+    rest = {seed: RunFolder(sweep.path(seed)) for seed in sweep.seeds if seed not in told}
+    lines = [
+        f"{folder}: a sweep, {_count(sweep)} of the {len(sweep.seeds)} seeds begun are finished"
+    ]
+    lines += ["", *table, ""] if table else []
+    lines += [f"seed {seed}: {run.state()}" for seed, run in rest.items()]
+    if any(run.holder() for run in rest.values()):
+        lines.append("The table of all comes when they are done")
+    elif rest or not table:
+        lines.append("To go on, and for the table of all: the same 'plaudit sweep' command again")
+    lines += [f"One seed: plaudit show {sweep.path(seed)}" for seed in sweep.seeds[:1]]
+    if (folder / "sweep.png").exists():
+        lines.append(f"Curves: {folder / 'sweep.png'}")
+    return lines
 
 
 class _Processes:

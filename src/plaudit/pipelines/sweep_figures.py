@@ -225,12 +225,13 @@ def last_row(path: Path) -> dict[str, Any]:
     return row
 
 
-def read_outcomes(folder: Path) -> dict[str, Any]:
-    """The sweep.json of a folder."""
-    if not (folder / "sweep.json").exists():
-        raise UserError(f"no finished sweep at {folder}")
-    facts: dict[str, Any] = read_json(folder / "sweep.json")
-    return facts
+def read_table(folder: Path) -> tuple[list[int], list[str]]:
+    """The finished seeds that `write_figures` told of last, and its lines; nothing before."""
+    if not all((folder / name).exists() for name in ("sweep.json", "sweep.md")):
+        return [], []
+    seeds = [one["seed"] for one in read_json(folder / "sweep.json")["seeds"]]
+    lines, _, _ = (folder / "sweep.md").read_text("utf-8").partition("\n\n![")
+    return seeds, lines.splitlines()
 
 
 def number(value: float) -> str:
