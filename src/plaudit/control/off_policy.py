@@ -43,6 +43,12 @@ class OffPolicy(Loop):
     gradient_steps: int = Field(1, ge=1, description="Gradient steps in a round of updates.")
 
 
+def uniform_replay(config: OffPolicy, worlds: Worlds, *, n: int = 1) -> Replay:
+    """An empty replay that draws chains of up to n steps, all equally likely."""
+    specs = worlds.obs_spec, worlds.action_spec, worlds.num_envs
+    return Replay(config.buffer_size, *specs, gamma=config.gamma, n=n)
+
+
 def beginning(worlds: Worlds, replay: Replay, keeper: Keeper, saved: Saved | None) -> Array:
     """The observations [B, ...] that the loop acts on first; all parts restored from `saved`.
 

@@ -31,11 +31,11 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.control.temperature import Temperature
 from plaudit.control.twin_critics import joined, least_q
 from plaudit.envs.make import make_worlds
-from plaudit.envs.replay import Batch, Replay
+from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.actions import LOG_STD_HIGH, LOG_STD_LOW
 from plaudit.models.control_nets import network
@@ -215,14 +215,7 @@ def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
-    replay = Replay(
-        config.buffer_size,
-        worlds.obs_spec,
-        worlds.action_spec,
-        worlds.num_envs,
-        gamma=config.gamma,
-        n=config.n_step,
-    )
+    replay = uniform_replay(config, worlds, n=config.n_step)
     agent = Agent("sac", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(

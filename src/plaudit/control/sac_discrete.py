@@ -26,10 +26,10 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.control.temperature import Temperature
 from plaudit.envs.make import make_worlds
-from plaudit.envs.replay import Batch, Replay
+from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.actions import Categorical
 from plaudit.models.control_nets import network
@@ -162,13 +162,7 @@ def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Itera
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
-    replay = Replay(
-        config.buffer_size,
-        worlds.obs_spec,
-        worlds.action_spec,
-        worlds.num_envs,
-        gamma=config.gamma,
-    )
+    replay = uniform_replay(config, worlds)
     agent = Agent("sac_discrete", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(

@@ -23,10 +23,10 @@ from pydantic import Field
 
 from plaudit.control.agent import Agent
 from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend
+from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.control.twin_critics import first_q, joined
 from plaudit.envs.make import make_worlds
-from plaudit.envs.replay import Batch, Replay
+from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
 from plaudit.models.control_nets import network
 from plaudit.models.mlp import polyak_
@@ -164,14 +164,7 @@ def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
-    replay = Replay(
-        config.buffer_size,
-        worlds.obs_spec,
-        worlds.action_spec,
-        worlds.num_envs,
-        gamma=config.gamma,
-        n=config.n_step,
-    )
+    replay = uniform_replay(config, worlds, n=config.n_step)
     agent = Agent("td3", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Keeper(
