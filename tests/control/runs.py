@@ -62,6 +62,16 @@ def trained(loop: Algorithm, config: Loop) -> tuple[Agent, Saved]:
     return Agent.from_saved(part_of(saved, "agent")), saved
 
 
+def control(agent: Agent) -> Callable[[np.ndarray], np.ndarray]:
+    """u(x) [N] of the agent's best known action, for a world of one number and one control."""
+
+    def act(x: np.ndarray) -> np.ndarray:
+        drawn = agent.policy.act(x.astype(np.float32)[:, None], None)
+        return np.asarray(agent.policy.to_env(drawn)[:, 0], float)
+
+    return act
+
+
 def critic_of(config: Any, saved: Saved, num_out: int = 1) -> Net:
     """The critic of a run, from what was saved of it."""
     worlds = make_worlds(config, seed=0, num_envs=1)

@@ -13,12 +13,13 @@ from control.closed_worlds import (
     TWO_STATE_GAMMA,
     TWO_STATE_VALUE,
     bandit_soft_optimum,
+    regulator_cost,
     regulator_optimum,
-    regulator_value,
 )
 from control.runs import (
     WORLDS,
     assert_goes_on,
+    control,
     critic_of,
     gradient_of,
     logged,
@@ -248,24 +249,24 @@ def test_a_state_that_pays_for_ever_is_worth_its_geometric_sum(seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_linear_quadratic_regulator(seed):
-    """The learned mean is u = −K·x; its cost P, known in closed form, is within 2 % of the best."""
+    """The learned policy costs no more than 2e-3 above Riccati's, which is 0.672."""
     gamma = 0.9
     config = A2CConfig(
         env=WORLDS + "Regulator-v0",
-        steps=120_000,
+        steps=800_000,
         seed=seed,
-        num_envs=32,
+        num_envs=16,
+        num_steps=10,
         gamma=gamma,
-        lr=3e-3,
+        lam=0.9,
+        entropy_coef=0.003,
+        lr=2e-3,
         lr_schedule="linear",
         eval_every=0,
     )
     agent, _ = trained(a2c, config)
-    x = np.linspace(-0.8, 0.8, 9, dtype=np.float32)[:, None]
-    gain = float(-(agent.policy.net.infer(x) * x).sum() / (x * x).sum())
-    assert regulator_value(gain, 0.0, gamma)[0] == pytest.approx(
-        regulator_optimum(gamma)[1], rel=0.02
-    )
+    _, p, c = regulator_optimum(gamma)
+    assert regulator_cost(control(agent), gamma) == pytest.approx(p / 3 + c, abs=2e-3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -24,6 +24,7 @@ from control.closed_worlds import (
     TwoState,
     bandit_soft_optimum,
     corridor_value,
+    regulator_cost,
     regulator_optimum,
     regulator_value,
 )
@@ -102,6 +103,14 @@ def test_the_value_of_a_noisy_gain_is_what_many_episodes_pay():
     p, c = regulator_value(gain, std, gamma)
     error = total.std() / np.sqrt(x.size)
     assert total.mean() == pytest.approx(-(p * 0.49 + c), abs=4 * error)
+
+
+@pytest.mark.parametrize("gain", [0.4, 0.5884, 0.8])
+def test_the_cost_by_quadrature_is_that_of_the_closed_form(gain):
+    for gamma in (0.5, 0.9):
+        p, c = regulator_value(gain, 0.0, gamma)
+        found = regulator_cost(lambda x: -gain * x, gamma)
+        assert found == pytest.approx(p / 3 + c, abs=1e-5)  # E x_0² = 1/3
 
 
 @pytest.mark.parametrize("delay", [0, 3])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from control.closed_worlds import STAY_VALUE, regulator_optimum, regulator_value
-from control.runs import WORLDS, assert_goes_on, critic_of, logged, softmax, trained
+from control.closed_worlds import STAY_VALUE, regulator_cost, regulator_optimum
+from control.runs import WORLDS, assert_goes_on, control, critic_of, logged, softmax, trained
 from plaudit.control.on_policy import Batch
 from plaudit.control.ppo_kl import (
     KL_COEF_FLOOR,
@@ -148,24 +148,24 @@ def test_truncation_bootstraps_with_the_final_observations_value(seed):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_linear_quadratic_regulator(seed):
-    """The learned mean is u = −K·x; its cost P, known in closed form, is within 2 % of the best."""
+    """The learned policy costs no more than 1e-3 above Riccati's, which is 0.672."""
     gamma = 0.9
     config = PPOKLConfig(
         env=WORLDS + "Regulator-v0",
-        steps=40_000,
+        steps=300_000,
         seed=seed,
+        num_envs=16,
         num_steps=64,
         minibatch_size=256,
         gamma=gamma,
-        lr=2e-3,
+        entropy_coef=0.01,
+        lr=1e-3,
         lr_schedule="linear",
         eval_every=0,
     )
     agent, _ = trained(ppo_kl, config)
-    x = np.linspace(-0.8, 0.8, 9, dtype=np.float32)[:, None]
-    gain = float(-(agent.policy.net.infer(x) * x).sum() / (x * x).sum())
-    best = regulator_optimum(gamma)[1]
-    assert regulator_value(gain, 0.0, gamma)[0] == pytest.approx(best, rel=0.02)
+    _, p, c = regulator_optimum(gamma)
+    assert regulator_cost(control(agent), gamma) == pytest.approx(p / 3 + c, abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
