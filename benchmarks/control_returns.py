@@ -103,6 +103,11 @@ class Swept:
     def algorithm(self) -> str:
         return self.name.partition("/")[0]
 
+    @property
+    def world(self) -> str:
+        """What the recipe is called by: LunarLanderContinuous-v3 is LunarLander-v3 with an option."""
+        return self.name.partition("/")[2]
+
 
 def recipes(only: set[str]) -> list[str]:
     """algorithm/environment of every tuned recipe, or of those named wholly or by algorithm."""
@@ -210,7 +215,7 @@ def row(of: Swept) -> str:
     if of.optimum is not None:
         goal = f"optimum {of.optimum:.4g}"
     cells: list[Any] = [
-        of.env,
+        of.world,
         of.algorithm,
         f"{of.steps:,}",
         len(of.finals),
@@ -227,7 +232,7 @@ def row(of: Swept) -> str:
 def page(all_of: list[Swept]) -> list[str]:
     heads = ["environment", "algorithm", "steps", "seeds", "return, interquartile mean (95 %)"]
     heads += ["least seed", "goal", "seeds that reached it, steps", "published by others", "min"]
-    exact = [of.env for of in all_of if of.exact]
+    exact = [of.world for of in all_of if of.exact]
     told = f" Exact, from the rules: {', '.join(sorted(set(exact)))}." if exact else ""
     return [
         "# Returns of the tuned recipes",
@@ -254,10 +259,10 @@ def page(all_of: list[Swept]) -> list[str]:
 def draw(all_of: list[Swept]) -> None:
     """One picture for each environment, with a curve for each algorithm."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for env in sorted({of.env for of in all_of}):
+    for world in sorted({of.world for of in all_of}):
         curves, levels = {}, {}
         for of in all_of:
-            if of.env != env:
+            if of.world != world:
                 continue
             curve = common_curve(list(of.found.curves.values()))
             if curve is not None:
@@ -272,12 +277,11 @@ def draw(all_of: list[Swept]) -> None:
         figure = seed_curves(
             curves,
             ylabel="return of an evaluation",
-            title=f"{env}: interquartile mean, 95 % interval",
+            title=f"{world}: interquartile mean, 95 % interval",
             references=levels,
             log_x=max(ends) / min(ends) > LOG_FROM,
         )
-        name = env.rpartition(":")[2].replace("/", "-")
-        figure.savefig(PICTURES / f"{name}.png", format="png", dpi=130)
+        figure.savefig(PICTURES / f"{world}.png", format="png", dpi=130)
 
 
 def main() -> None:
@@ -297,7 +301,7 @@ def main() -> None:
     there = [of for name in recipes(set()) if (of := swept(name)) is not None]
     if not there:
         parser.error("no seed is finished yet")
-    there.sort(key=lambda of: (of.env, of.algorithm))
+    there.sort(key=lambda of: (of.world, of.algorithm))
     lines = page(there)
     print("\n".join(lines))
     write_text(given.out, "\n".join(lines) + "\n")

@@ -8,18 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_info
 
 from plaudit.records.system import memory_gib, usable_cores
 
 
 def description() -> str:
-    """Processor, cores used, memory and versions."""
+    """Processor, cores used, memory, versions, and the kernels of NumPy's matrix products."""
     import transformers
 
     return (
         f"{_processor()}, {usable_cores()} cores, {memory_gib()} GiB, {platform.system()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, {torch.get_num_threads()} thread(s)"
+        f"transformers {transformers.__version__}, {torch.get_num_threads()} thread(s), "
+        f"NumPy's products by {_products()}"
     )
 
 
@@ -31,6 +33,16 @@ def _processor() -> str:
         return f"{name} {wide} AVX-512"
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def _products() -> str:
+    """Library and the processor family whose kernels it chose, as in "openblas for SkylakeX"."""
+    found = [
+        f"{library['internal_api']} for {library.get('architecture', 'this processor')}"
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
+    ]
+    return ", ".join(found) or "a library unknown"
 
 
 def best_seconds(call: Callable[[], object], *, repeats: int = 5) -> float:
