@@ -29,6 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from control_curves import Points, binned, curve_of_events, curve_of_monitors, draw
 from control_tasks import TASKS, Task, environment_seconds
 from machine import description
 from plaudit.control.agent import Agent
@@ -63,6 +64,8 @@ class Row:
     seconds: float
     cpu: float
     ret: float
+    curve: Points = field(default_factory=list)
+    """Returns of the training episodes over the steps."""
 
     @property
     def rate(self) -> float:
@@ -89,30 +92,46 @@ class Clock:
         self.cpu = time.process_time() - self._begin[1]
 
 
-def train_ours(task: Task, steps: int, seed: int) -> tuple[int, Clock, Callable[..., Any]]:
-    """(steps taken, time, the policy)."""
+@dataclass
+class Trained:
+    """How many steps were taken in what time, the policy, and the returns on the way."""
+
+    steps: int
+    clock: Clock
+    act: Callable[..., Any]
+    curve: Points
+
+
+def train_ours(task: Task, steps: int, seed: int) -> Trained:
     kind, loop = algorithm(task.name)
     config = kind(env=task.env, steps=steps, seed=seed, eval_every=0, **task.ours)
-    last, done = None, None
+    last, lines = None, []
     with Clock() as clock:
         for event in loop(config, None):
-            last = event if isinstance(event, Checkpoint) else last
-            done = event if isinstance(event, Done) else done
+            if isinstance(event, Checkpoint):
+                last = event
+            else:
+                lines.append(event)
     assert last is not None
-    assert done is not None
+    assert isinstance(lines[-1], Done)
     agent = Agent.from_saved(part_of(last.state(), "agent"))
-    return done.step, clock, agent.batch()
+    return Trained(lines[-1].step, clock, agent.batch(), curve_of_events(lines))
 
 
-def train_theirs(task: Task, steps: int, seed: int) -> tuple[int, Clock, Callable[..., Any]]:
-    """(steps taken, time, the policy)."""
+def train_theirs(task: Task, steps: int, seed: int) -> Trained:
     model = task.theirs(task.env, seed)
     with Clock() as clock:
         model.learn(steps)
-    return model.num_timesteps, clock, lambda obs: model.predict(obs, deterministic=True)[0]
+    curve = curve_of_monitors(model.get_env().envs)
+
+    def act(obs: Any) -> Any:
+        return model.predict(obs, deterministic=True)[0]
+
+    return Trained(model.num_timesteps, clock, act, curve)
 
 
 SIDES = {"ours": train_ours, "sb3": train_theirs}
+NAMES = {"ours": "Plaudit", "sb3": "Stable-Baselines3"}
 
 
 def worth(env: str, act: Callable[..., Any], seed: int) -> float:
@@ -143,9 +162,10 @@ def measure(task: Task, given: argparse.Namespace, sides: list[str]) -> list[Row
                     for other in sides:
                         SIDES[other](task, task.quick_steps // 2, 99)
                     warm = True
-                taken, clock, act = SIDES[side](task, steps, seed)
-                ret = worth(task.env, act, seed)
-                row = Row(task.name, side, seed, taken, clock.seconds, clock.cpu, ret)
+                of = SIDES[side](task, steps, seed)
+                ret, curve = worth(task.env, of.act, seed), binned(of.curve, of.steps)
+                clock = of.clock
+                row = Row(task.name, side, seed, of.steps, clock.seconds, clock.cpu, ret, curve)
                 append_jsonl(given.rows, vars(row))
                 same = [row]
             print(
@@ -231,9 +251,9 @@ def breakdown(task: Task) -> dict[str, float]:
     """Microseconds a step of each part, the rest as "loop, credit, losses, log"."""
     train_ours(task, task.quick_steps // 2, 99)
     with timing() as timers:
-        steps, clock, _ = train_ours(task, task.quick_steps, 0)
-    spent = {part: 1e6 * taken / steps for part, taken in timers.spent.items()}
-    rest = 1e6 * clock.seconds / steps - sum(spent.values())
+        of = train_ours(task, task.quick_steps, 0)
+    spent = {part: 1e6 * taken / of.steps for part, taken in timers.spent.items()}
+    rest = 1e6 * of.clock.seconds / of.steps - sum(spent.values())
     return {**spent, "loop, credit, losses, log": rest}
 
 
@@ -250,6 +270,10 @@ def cpu_ratio(rows: list[Row]) -> float:
         statistics.median(row.cpu_rate for row in rows if row.side == side) for side in SIDES
     )
     return ours / theirs
+
+
+def curves_of(rows: list[Row], side: str) -> list[Points]:
+    return [row.curve for row in rows if row.side == side]
 
 
 def returns(rows: list[Row], side: str) -> list[float]:
@@ -356,7 +380,8 @@ def page(tasks: list[Task], rows: dict[str, list[Row]], given: argparse.Namespac
         *return_table(tasks, rows, peer),
         "",
         f"Interquartile mean over seeds with its 95 % bootstrap interval; each seed is the mean of "
-        f"{NUM_EPISODES} episodes, the same ones for both sides, actions chosen deterministically.",
+        f"{NUM_EPISODES} episodes, the same ones for both sides, actions chosen deterministically. "
+        "Curves of the training episodes: `docs/images/control/peer-*.png`.",
         "",
         "## The floor",
         "",
@@ -414,6 +439,9 @@ def main() -> None:
     print("\n".join(lines))
     if not given.quick:
         write_text(given.out, "\n".join(lines) + "\n")
+        for task in tasks:
+            of_sides = {NAMES[side]: curves_of(rows[task.name], side) for side in sides}
+            draw(task.name, task.env, of_sides)
 
 
 if __name__ == "__main__":
