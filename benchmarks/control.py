@@ -144,12 +144,14 @@ def worth(env: str, act: Callable[..., Any], seed: int) -> float:
 
 
 def measure(task: Task, given: argparse.Namespace, sides: list[str]) -> list[Row]:
-    """All trainings of a task, the sides in turn; those already kept are taken as they are."""
+    """All trainings of a task, the sides in turn; those already kept are taken as they are, those of
+    further seeds too."""
     steps = task.quick_steps if given.quick else task.steps
     kept = [Row(**row) for row in read_jsonl(given.rows)]
     found = []
     warm = False
-    for seed in range(given.seeds):
+    seeds = {*range(given.seeds), *(row.seed for row in kept if row.task == task.name)}
+    for seed in sorted(seeds):
         for side in sides:
             same = [
                 row
@@ -292,7 +294,7 @@ def interval(found: list[float]) -> str:
 
 
 def speed_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> list[str]:
-    heads = ["algorithm", "environment", "ours, steps/s", "SB3, steps/s", "times SB3"]
+    heads = ["algorithm", "environment", "trainings", "ours, steps/s", "SB3, steps/s", "times SB3"]
     heads += ["times SB3 in processor time", "goal", "floor, steps/s", "ours of the floor"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
     for task in tasks:
@@ -300,7 +302,14 @@ def speed_table(tasks: list[Task], rows: dict[str, list[Row]], peer: bool) -> li
         floor = 1 / (task.floor() + environment_seconds(task.env))
         middle = statistics.median(ours)
         ratio = f"**{middle / statistics.median(theirs):.1f}**" if peer else "–"
-        cells = [task.name, task.env, spread(ours), spread(theirs) if peer else "–", ratio]
+        cells = [
+            task.name,
+            task.env,
+            str(len(ours)),
+            spread(ours),
+            spread(theirs) if peer else "–",
+            ratio,
+        ]
         cells.append(f"{cpu_ratio(rows[task.name]):.1f}" if peer else "–")
         cells += [
             "–" if task.goal is None else f"{task.goal:g}",
@@ -365,7 +374,7 @@ def page(tasks: list[Task], rows: dict[str, list[Row]], given: argparse.Namespac
         "# Control on Gymnasium",
         "",
         f"{description()}, gymnasium {gymnasium.__version__}{versions}. "
-        f"Trainings of each side: {given.seeds}, in turn, on one thread.",
+        "Trainings of the two sides in turn, on one thread.",
         "",
         "## Speed",
         "",

@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 FEW_POINTS = 30
 """Up to so many points of a line are marked."""
 
+FEW_NAMES = 5
+"""Up to so many names the legend is inside the axes."""
+
 FEW_RUNS = 20
 """Up to so many runs are drawn as thin lines of their own."""
 
@@ -132,6 +135,10 @@ def _finished(
         axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.0, label=name)
     axes.set(xlabel="environment steps", ylabel=ylabel, title=title)
     axes.xaxis.set_major_formatter(_thousands)
-    if axes.get_legend_handles_labels()[0]:
+    names = len(axes.get_legend_handles_labels()[0])
+    if names > FEW_NAMES:  # inside, the legend would hide curves
+        figure.set_figwidth(figure.get_figwidth() + 1.6)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    elif names:
         axes.legend(fontsize=8)
     return figure
