@@ -147,18 +147,13 @@ def measure(task: Task, given: argparse.Namespace, sides: list[str]) -> list[Row
     """All trainings of a task, the sides in turn; those already kept are taken as they are, those of
     further seeds too."""
     steps = task.quick_steps if given.quick else task.steps
-    kept = [Row(**row) for row in read_jsonl(given.rows)]
+    rows = [Row(**row) for row in read_jsonl(given.rows)]
+    kept = [row for row in rows if row.task == task.name and 0 <= row.steps - steps < 2000]
     found = []
     warm = False
-    seeds = {*range(given.seeds), *(row.seed for row in kept if row.task == task.name)}
-    for seed in sorted(seeds):
+    for seed in sorted({*range(given.seeds), *(row.seed for row in kept)}):
         for side in sides:
-            same = [
-                row
-                for row in kept
-                if (row.task, row.side, row.seed) == (task.name, side, seed)
-                and 0 <= row.steps - steps < 2000
-            ]
+            same = [row for row in kept if (row.side, row.seed) == (side, seed)]
             if not same:
                 if not warm:
                     for other in sides:

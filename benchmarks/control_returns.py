@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from control_curves import PICTURES
 from machine import description
 from plaudit.pipelines.control_plots import seed_curves
 from plaudit.pipelines.returns import interquartile_mean_interval
@@ -33,7 +34,6 @@ from plaudit.records.runs import RunFolder
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "control_returns.md"
-PICTURES = HERE.parent / "docs" / "images" / "control"
 SWEEPS = Path("runs") / "returns"
 
 MANY, FEW, LONG = 10, 5, 300.0
