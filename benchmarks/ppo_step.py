@@ -36,13 +36,8 @@ import torch
 from torch import Tensor
 
 from machine import description
-from plaudit.engine.local import (
-    LocalActor,
-    LocalCritic,
-    LocalReference,
-    LocalRewardModel,
-    SharedBackbone,
-)
+from plaudit.engine.local import LocalActor, LocalCritic, LocalReference, LocalRewardModel
+from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.ppo import PPOConfig, ppo
 from plaudit.models.load import LanguageModel, load_language_model
 from plaudit.models.sampler import Sampler
@@ -97,7 +92,7 @@ def alone(batch: Trajectories) -> Trajectories:
     )
 
 
-def roles(lm: LanguageModel, way: str, head: Tensor, top: int, sampling: Sampling) -> Roles:
+def roles(lm: LanguageModel, way: str, head: Tensor, top: int) -> Roles:
     """Actor, critic, reference and reward model from the same weights, held in one of the ways."""
     shared = SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top)
 
@@ -106,15 +101,15 @@ def roles(lm: LanguageModel, way: str, head: Tensor, top: int, sampling: Samplin
             return shared
         return SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top)
 
-    actor = LocalActor(backbone(), sampling)
+    actor = LocalActor(backbone())
     reward, critic = LocalRewardModel(backbone()), LocalCritic(backbone())
     with torch.no_grad():
         reward.head.weight.copy_(head)
         critic.head.weight.copy_(head)
-    made = Roles(actor, critic, LocalReference(backbone(), sampling), reward, {})
+    made = Roles(actor, critic, LocalReference(backbone()), reward, {})
     if way != "shared trunk":
         codec = lm.codec
-        actor.sampler = Sampler(
+        actor.backbone.sampler = Sampler(
             actor.backbone.lm.model, stop_ids=codec.stop_ids, pad_id=codec.pad_id
         )
     if way == WAYS[2]:
@@ -128,9 +123,11 @@ def _ungroup(made: Roles) -> None:
     """Every call sees each answer in a row of its own, as `alone` makes them."""
     generate = made.actor.generate
 
-    def generated(prompts: Sequence[Prompt], *, num_answers: int, seed: int) -> Trajectories:
+    def generated(
+        prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int
+    ) -> Trajectories:
         repeated = [p for p in prompts for _ in range(num_answers)]
-        batch = generate(repeated, num_answers=1, seed=seed)
+        batch = generate(repeated, num_answers=1, sampling=sampling, seed=seed)
         group = torch.arange(len(prompts)).repeat_interleave(num_answers)
         return replace(batch, prompts=tuple(prompts), group=group)
 
@@ -150,7 +147,9 @@ def _timed(name: str, call: Callable[..., Any], spent: dict[str, float]) -> Call
     return timed
 
 
-def steps(made: Roles, way: str, config: PPOConfig, prompts: Sequence[Prompt]) -> Iterator[Event]:
+def steps(
+    made: Roles, way: str, config: PPOConfig, prompts: Sequence[Prompt], sampling: Sampling
+) -> Iterator[Event]:
     """The library's own PPO over these roles."""
 
     def judged(batch: Trajectories) -> Tensor:
@@ -163,6 +162,7 @@ def steps(made: Roles, way: str, config: PPOConfig, prompts: Sequence[Prompt]) -
         reference=made.reference,
         reward=_timed("reward", judged, made.spent),
         prompts=prompts,
+        sampling=sampling,
         seed=0,
     )
 
@@ -200,7 +200,9 @@ def update_of(made: Roles, batch: Trajectories) -> list[Tensor]:
     return summed + [p.grad.clone() for p in parameters if p.grad is not None]
 
 
-def check(all_roles: dict[str, Roles], prompts: Sequence[Prompt], num_answers: int) -> float:
+def check(
+    all_roles: dict[str, Roles], prompts: Sequence[Prompt], num_answers: int, sampling: Sampling
+) -> float:
     """Largest relative difference between the ways, of all that a step computes.
 
     Scores, log-probabilities of the reference, values, losses, and the gradient of each tensor. All ways learn from the same answers, without kept hidden states but for the shared trunk's.
@@ -209,13 +211,14 @@ def check(all_roles: dict[str, Roles], prompts: Sequence[Prompt], num_answers: i
     """
     results, drawn = {}, {}
     for way, made in all_roles.items():
-        drawn[way] = made.actor.generate(prompts, num_answers=num_answers, seed=7)
+        drawn[way] = made.actor.generate(
+            prompts, num_answers=num_answers, sampling=sampling, seed=7
+        )
         batch = drawn[WAYS[0]]
         if way != WAYS[0]:
             same = sum(a == b for a, b in zip(drawn[way].texts, batch.texts, strict=True))
             if same < 0.75 * len(batch):
                 raise SystemExit(f"{way}: only {same} of {len(batch)} answers were the same")
-            batch = replace(batch, prompt_hidden=None, answer_hidden=None)
         judged = alone(batch) if way == WAYS[2] else batch
         seen = [made.reward(judged), made.reference.logprobs(batch), made.critic.values(batch)]
         results[way] = [*seen, *update_of(made, batch)]
@@ -271,8 +274,8 @@ def main() -> None:
     width = int(lm.model.config.hidden_size)
     head = torch.randn(1, width, generator=torch.Generator().manual_seed(0)) / width**0.5
     sampling = Sampling(max_new_tokens=chosen.tokens)
-    made = {way: roles(lm, way, head, chosen.top, sampling) for way in WAYS}
-    worst = check(made, prompts[:4], chosen.answers)
+    made = {way: roles(lm, way, head, chosen.top) for way in WAYS}
+    worst = check(made, prompts[:4], chosen.answers, sampling)
     config = PPOConfig(
         num_steps=chosen.repeats + 1,
         prompts_per_step=chosen.prompts,
@@ -281,7 +284,7 @@ def main() -> None:
         lr=1e-6,
         critic_lr=1e-6,
     )
-    events = {way: steps(made[way], way, config, prompts) for way in WAYS}
+    events = {way: steps(made[way], way, config, prompts, sampling) for way in WAYS}
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(chosen.repeats):
         metrics = {}

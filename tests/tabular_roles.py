@@ -9,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
+
+ONE_TOKEN = Sampling(max_new_tokens=1)
 
 
 def prompts_of(num: int) -> list[Prompt]:
@@ -22,7 +25,7 @@ class TableActor:
         self.optimiser = torch.optim.Adam([self.logits], eps=1e-8)
         self.version = 0
 
-    def generate(self, prompts, *, num_answers: int, seed: int) -> Trajectories:
+    def generate(self, prompts, *, num_answers: int, sampling: Sampling, seed: int) -> Trajectories:
         group = torch.arange(len(prompts)).repeat_interleave(num_answers)
         ids = torch.tensor([p.ids[0] for p in prompts])[group]
         logp = self.logits.detach().log_softmax(-1)[ids]
@@ -36,6 +39,7 @@ class TableActor:
             logp=logp.gather(1, answer),
             terminated=torch.ones(len(answer), dtype=torch.bool),
             texts=tuple(str(int(a)) for a in answer),
+            sampling=sampling,
             version=self.version,
         )
 

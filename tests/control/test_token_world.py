@@ -17,6 +17,7 @@ from plaudit.envs.settings import WorldSettings
 from plaudit.lm.steps import credit, token_steps
 from plaudit.models.control_nets import network
 from plaudit.models.policies import actor
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 STOP, NUM_TOKENS, LONGEST = 0, 4, 6
@@ -116,5 +117,6 @@ def as_text(
         logp=rows(logp),
         terminated=torch.tensor([answer[-1] == STOP for answer in tokens]),
         texts=tuple(map(str, tokens)),
+        sampling=Sampling(max_new_tokens=LONGEST),
     )
     return trajectories, rows(value), torch.tensor([score(answer) for answer in tokens])

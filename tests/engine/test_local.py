@@ -9,13 +9,8 @@ import pytest
 import torch
 
 from plaudit.engine.learner import AdamConfig
-from plaudit.engine.local import (
-    LocalActor,
-    LocalCritic,
-    LocalReference,
-    LocalRewardModel,
-    SharedBackbone,
-)
+from plaudit.engine.local import ROLLOUT, LocalActor, LocalCritic, LocalReference, LocalRewardModel
+from plaudit.engine.shared import SharedBackbone
 from plaudit.models.backbone import trunk_of
 from plaudit.models.layout import micro_layouts, pack
 from plaudit.models.load import LanguageModel, load_language_model
@@ -43,9 +38,12 @@ def backbone_of(lm: LanguageModel, top: int, max_tokens: int = 4096) -> SharedBa
     return SharedBackbone(lm, num_top_layers=top, max_tokens=max_tokens)
 
 
-def drawn(actor: LocalActor, num_answers: int = 3, seed: int = 0) -> Trajectories:
+def drawn(
+    actor: LocalActor, num_answers: int = 3, seed: int = 0, tokens: int = 6, **how: float
+) -> Trajectories:
     prompts = [actor.backbone.lm.codec.prompt(text) for text in PROMPTS]
-    return actor.generate(prompts, num_answers=num_answers, seed=seed)
+    sampling = Sampling(max_new_tokens=tokens, **how)
+    return actor.generate(prompts, num_answers=num_answers, sampling=sampling, seed=seed)
 
 
 def alone(model, batch: Trajectories, row: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,9 +70,8 @@ def plain_logprobs(model, batch: Trajectories, temperature: float = 1.0) -> torc
 @pytest.mark.parametrize("top", [1, 2, LAYERS])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_drawn_log_probabilities_are_the_trainers_and_the_models(lm, top, temperature) -> None:
-    sampling = Sampling(max_new_tokens=7, temperature=temperature)
-    actor = LocalActor(backbone_of(lm, top), sampling)
-    batch = drawn(actor)
+    actor = LocalActor(backbone_of(lm, top))
+    batch = drawn(actor, tokens=7, temperature=temperature)
     torch.testing.assert_close(actor.logprobs(batch), batch.logp, rtol=0, atol=1e-9)
     with torch.no_grad():
         plain = plain_logprobs(lm.model, batch, temperature)
@@ -84,26 +81,23 @@ def test_drawn_log_probabilities_are_the_trainers_and_the_models(lm, top, temper
 @pytest.mark.parametrize("sampling", [{"top_k": 5}, {"top_p": 0.6}, {"top_k": 9, "top_p": 0.8}])
 def test_filtered_draws_have_the_trainers_log_probabilities(lm, sampling) -> None:
     """Both sides renormalise over the same kept tokens (trl#6789: mean ratio 0.896, not 1)."""
-    chosen = Sampling(max_new_tokens=6, temperature=0.8, **sampling)
-    actor = LocalActor(backbone_of(lm, 2), chosen)
-    batch = drawn(actor, seed=1)
+    actor = LocalActor(backbone_of(lm, 2))
+    batch = drawn(actor, seed=1, temperature=0.8, **sampling)
     ratio = (actor.logprobs(batch) - batch.logp).exp()
     torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("top", [1, 3])
 def test_trunk_states_kept_from_generation_are_those_of_a_fresh_pass(lm, top) -> None:
-    actor = LocalActor(backbone_of(lm, top), Sampling(max_new_tokens=6))
+    actor = LocalActor(backbone_of(lm, top))
     batch = drawn(actor)
-    assert batch.answer_hidden is not None
-    bare = replace(batch, prompt_hidden=None, answer_hidden=None)
-    again = actor.backbone.keep_hidden(bare)
-    torch.testing.assert_close(again.answer_hidden, batch.answer_hidden, rtol=0, atol=1e-10)
-    for g, prompt in enumerate(batch.prompts):
-        n = len(prompt.ids)
-        torch.testing.assert_close(
-            again.prompt_hidden[g, :n], batch.prompt_hidden[g, :n], rtol=0, atol=1e-10
-        )
+    states = actor.backbone.states
+    kept = states.arrays(batch)
+    states.drop(ROLLOUT)
+    assert states.arrays(batch) == {}
+    actor.backbone.remember("again", batch)
+    for name, again in states.arrays(batch).items():
+        torch.testing.assert_close(again, kept[name], rtol=0, atol=1e-10)
 
 
 def _policy_loss(batch: Trajectories, weight: torch.Tensor):
@@ -118,7 +112,7 @@ def _policy_loss(batch: Trajectories, weight: torch.Tensor):
 def test_gradients_of_the_actor_equal_those_of_the_unshared_model(lm, top) -> None:
     """One packed, shared, micro-batched update against whole answers run one by one."""
     backbone = backbone_of(lm, top, max_tokens=40)
-    actor = LocalActor(backbone, Sampling(max_new_tokens=6), adam=AdamConfig(max_grad_norm=1e9))
+    actor = LocalActor(backbone, adam=AdamConfig(max_grad_norm=1e9))
     batch = drawn(actor)
     weight = torch.randn(batch.mask.shape, dtype=torch.float64)
     whole = copy.deepcopy(lm.model)
@@ -142,7 +136,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(lm, top) -> None:
     grads = []
     for max_tokens in (4096, 30):
         fresh = replace(lm, model=copy.deepcopy(lm.model))
-        actor = LocalActor(backbone_of(fresh, top, max_tokens), Sampling(max_new_tokens=6))
+        actor = LocalActor(backbone_of(fresh, top, max_tokens))
         batch = drawn(actor)
         weight = torch.linspace(-1, 1, batch.mask.numel(), dtype=torch.float64)
         actor.update(batch, _policy_loss(batch, weight.view(batch.mask.shape)), lr=0.0)
@@ -154,7 +148,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(lm, top) -> None:
 
 
 def test_every_layer_trained_means_embeddings_and_tied_head_too(lm) -> None:
-    actor = LocalActor(backbone_of(lm, LAYERS), Sampling(max_new_tokens=5))
+    actor = LocalActor(backbone_of(lm, LAYERS))
     batch = drawn(actor)
     before = lm.model.get_output_embeddings().weight.detach().clone()
     actor.update(batch, _policy_loss(batch, torch.ones(batch.mask.shape)), lr=1e-3)
@@ -164,7 +158,7 @@ def test_every_layer_trained_means_embeddings_and_tied_head_too(lm) -> None:
 def test_scores_sit_on_the_last_real_token_whatever_pads(lm) -> None:
     """Pad equals the stop token here; the score is still that of the answer's own last token."""
     backbone = backbone_of(lm, 2)
-    actor = LocalActor(backbone, Sampling(max_new_tokens=6))
+    actor = LocalActor(backbone)
     batch = drawn(actor)
     model = LocalRewardModel(backbone)
     with torch.no_grad():
@@ -178,7 +172,7 @@ def test_scores_sit_on_the_last_real_token_whatever_pads(lm) -> None:
 def test_a_critic_starts_as_the_reward_model(lm) -> None:
     """Its value before the next token is the standardised score of the answer so far."""
     backbone = backbone_of(lm, 2)
-    batch = drawn(LocalActor(backbone, Sampling(max_new_tokens=6)))
+    batch = drawn(LocalActor(backbone))
     reward = LocalRewardModel(backbone)
     with torch.no_grad():
         reward.head.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -197,8 +191,7 @@ def test_a_critic_starts_as_the_reward_model(lm) -> None:
 def test_roles_have_weights_of_their_own(lm) -> None:
     """An update of the actor moves neither the reference nor the critic nor the trunk."""
     backbone = backbone_of(lm, 2)
-    sampling = Sampling(max_new_tokens=6)
-    actor, reference = LocalActor(backbone, sampling), LocalReference(backbone, sampling)
+    actor, reference = LocalActor(backbone), LocalReference(backbone)
     critic = LocalCritic(backbone)
     batch = drawn(actor)
     trunk = trunk_of(lm.model, backbone.split)
@@ -219,18 +212,16 @@ def test_state_restores_weights_and_moments_exactly(folder, dtype) -> None:
     weight = None
     results = []
     for stop in (False, True):
-        actor = LocalActor(
-            backbone_of(load_language_model(folder, dtype=dtype), 2), Sampling(max_new_tokens=6)
-        )
+        actor = LocalActor(backbone_of(load_language_model(folder, dtype=dtype), 2))
         batch = drawn(actor)
         weight = torch.ones(batch.mask.shape)
         actor.update(batch, _policy_loss(batch, weight), lr=1e-2)
         if stop:
             arrays, facts = actor.state()
             arrays = {k: v.clone() for k, v in arrays.items()}
-            actor = LocalActor(
-                backbone_of(load_language_model(folder, dtype=dtype), 2), Sampling(max_new_tokens=6)
-            )
+            states = actor.backbone.states
+            actor = LocalActor(backbone_of(load_language_model(folder, dtype=dtype), 2))
+            actor.backbone.states = states  # of the same trunk, read from the same file
             actor.restore(arrays, facts)
         actor.update(batch, _policy_loss(batch, weight), lr=1e-2)
         results.append((actor.state()[0], actor.version))
@@ -240,7 +231,7 @@ def test_state_restores_weights_and_moments_exactly(folder, dtype) -> None:
 
 
 def test_a_gradient_that_is_not_finite_takes_no_step(lm) -> None:
-    actor = LocalActor(backbone_of(lm, 2), Sampling(max_new_tokens=4))
+    actor = LocalActor(backbone_of(lm, 2))
     batch = drawn(actor)
     before = [p.clone() for p in actor.learner.parameters.values()]
 
@@ -259,7 +250,7 @@ def test_more_layers_than_there_are_is_refused(lm) -> None:
 
 
 def test_a_layout_holds_every_token_once(lm) -> None:
-    batch = drawn(LocalActor(backbone_of(lm, 2), Sampling(max_new_tokens=6)))
+    batch = drawn(LocalActor(backbone_of(lm, 2)))
     layout = pack(batch, pad_id=0)
     real = sum(len(p.ids) for p in batch.prompts) + int(batch.mask.sum())
     assert int((layout.segment >= 0).sum()) == real

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from plaudit.engine.learner import AdamConfig
-from plaudit.engine.local import LocalActor, LocalReference, SharedBackbone
+from plaudit.engine.local import LocalActor, LocalReference
 from plaudit.engine.lora import LoraActor
+from plaudit.engine.shared import SharedBackbone
 from plaudit.models.load import LanguageModel, load_language_model
 from plaudit.models.save import save_language_model
 from plaudit.ops import aggregate
@@ -36,12 +37,12 @@ def lm(folder) -> LanguageModel:
 
 
 def actor_of(lm: LanguageModel, top: int = 2) -> LoraActor:
-    return LoraActor(SharedBackbone(lm, num_top_layers=top), SAMPLING, rank=RANK, adam=ADAM)
+    return LoraActor(SharedBackbone(lm, num_top_layers=top), rank=RANK, adam=ADAM)
 
 
 def drawn(actor: LocalActor):
     prompts = [actor.backbone.lm.codec.prompt(text) for text in PROMPTS]
-    return actor.generate(prompts, num_answers=3, seed=0)
+    return actor.generate(prompts, num_answers=3, sampling=SAMPLING, seed=0)
 
 
 def loss_of(batch):
@@ -60,7 +61,7 @@ def logits(model, ids=tuple(range(3, 40))) -> torch.Tensor:
 @pytest.mark.parametrize("top", [1, 2, LAYERS])
 def test_an_untrained_adapter_is_the_model(lm, top) -> None:
     plain = LocalActor(
-        SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top), SAMPLING
+        SharedBackbone(replace(lm, model=copy.deepcopy(lm.model)), num_top_layers=top)
     )
     actor = actor_of(lm, top)
     batch, other = drawn(actor), drawn(plain)
@@ -75,7 +76,7 @@ def test_gradients_are_those_of_the_whole_weights_by_the_chain_rule(lm, top) -> 
     batch = drawn(actor)
     actor.update(batch, loss_of(batch), lr=1e-2)  # B is zero before, and so would be dA
     merged = replace(lm, model=copy.deepcopy(lm.model))
-    whole = LocalActor(SharedBackbone(merged, num_top_layers=top), SAMPLING, adam=ADAM)
+    whole = LocalActor(SharedBackbone(merged, num_top_layers=top), adam=ADAM)
     whole.update(batch, loss_of(batch), lr=0.0)
     actor.update(batch, loss_of(batch), lr=0.0)
     layers = {n: m for n, m in actor.top.base.named_modules() if hasattr(m, "get_delta_weight")}
@@ -89,7 +90,7 @@ def test_gradients_are_those_of_the_whole_weights_by_the_chain_rule(lm, top) -> 
 
 def test_adapters_learn_and_nothing_else_does(lm) -> None:
     actor = actor_of(lm)
-    reference = LocalReference(actor.backbone, SAMPLING)
+    reference = LocalReference(actor.backbone)
     batch = drawn(actor)
     frozen = {n: p.clone() for n, p in actor.top.named_parameters() if not p.requires_grad}
     trunk = [p.clone() for p in actor.backbone.trunk.parameters()]
@@ -167,4 +168,4 @@ def test_peft_loads_the_adapter_to_the_merged_models_logits(folder, tmp_path, to
 def test_a_rank_that_no_map_can_have_is_refused(lm, rank) -> None:
     """The smallest map, of keys and values, is 16 × 32 here."""
     with pytest.raises(UserError, match=f"lora_rank is {rank}, but the model's maps allow ranks"):
-        LoraActor(SharedBackbone(lm, num_top_layers=2), SAMPLING, rank=rank)
+        LoraActor(SharedBackbone(lm, num_top_layers=2), rank=rank)

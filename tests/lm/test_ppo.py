@@ -20,7 +20,14 @@ from plaudit.lm.steps import credit, last_token, token_steps
 from plaudit.ops import gae
 from plaudit.records.events import Checkpoint, Done, Step
 from plaudit.records.types import Prompt, Trajectories
-from tabular_roles import TableActor, TableCritic, TableReference, TableReward, prompts_of
+from tabular_roles import (
+    ONE_TOKEN,
+    TableActor,
+    TableCritic,
+    TableReference,
+    TableReward,
+    prompts_of,
+)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -52,6 +59,7 @@ def test_reaches_the_optimum_of_the_kl_regularised_bandit(seed: int) -> None:
         reference=TableReference(ref),
         reward=TableReward(reward),
         prompts=prompts_of(num_prompts),
+        sampling=ONE_TOKEN,
         seed=seed,
     )
     assert isinstance(list(events)[-1], Done)
@@ -87,6 +95,7 @@ def test_a_larger_kl_coefficient_stays_nearer_to_the_reference() -> None:
             reference=TableReference(ref),
             reward=TableReward(reward),
             prompts=prompts_of(1),
+            sampling=ONE_TOKEN,
             seed=0,
         )
         last = [e for e in events if isinstance(e, Step)][-1]
@@ -115,6 +124,7 @@ def _batch(lengths: list[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
         logp=logp,
         terminated=torch.ones(num, dtype=torch.bool),
         texts=("",) * num,
+        sampling=ONE_TOKEN,
     )
     return batch, logp_ref, value, score
 
@@ -184,6 +194,7 @@ def test_padding_changes_no_credit() -> None:
         logp=pad(batch.logp, (0, 5)),
         terminated=batch.terminated,
         texts=batch.texts,
+        sampling=batch.sampling,
     )
     narrow = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.1)
     wider = token_steps(
@@ -276,6 +287,7 @@ def test_continuing_from_a_checkpoint_is_the_uninterrupted_run() -> None:
             reference=TableReference(ref),
             reward=reward,
             prompts=prompts_of(4),
+            sampling=ONE_TOKEN,
             seed=5,
             saved=saved,
         )

@@ -11,8 +11,9 @@ import sys
 import pytest
 import torch
 
+from plaudit.models.classifier import save_classifier
 from plaudit.models.load import load_language_model
-from plaudit.models.save import new_folder, save_classifier, save_language_model
+from plaudit.models.save import new_folder, save_language_model
 from plaudit.records.errors import UserError
 from tiny_models import FAMILIES, tiny_llama
 
@@ -204,7 +205,8 @@ def test_other_things_are_never_replaced(lm, tmp_path):
 FULL = """
 import resource, sys
 from plaudit.models.load import load_language_model
-from plaudit.models.save import save_classifier, save_language_model
+from plaudit.models.classifier import save_classifier
+from plaudit.models.save import save_language_model
 from plaudit.records.errors import UserError
 import torch
 lm = load_language_model(sys.argv[1])

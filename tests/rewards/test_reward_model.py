@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from plaudit.engine.local import LocalActor, LocalRewardModel, SharedBackbone
+from plaudit.engine.local import LocalActor, LocalRewardModel
+from plaudit.engine.shared import SharedBackbone
 from plaudit.models.load import load_language_model
 from plaudit.models.probe_start import can_start_from_probe
 from plaudit.records.events import Evaluation, Step
@@ -30,9 +29,10 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> SharedBackbone:
 
 @pytest.fixture(scope="module")
 def drawn(backbone: SharedBackbone) -> Trajectories:
-    actor = LocalActor(backbone, Sampling(max_new_tokens=10))
+    actor = LocalActor(backbone)
     prompts = [backbone.lm.codec.prompt(f"Write about the {word}.") for word in WORDS]
-    return actor.generate(prompts, num_answers=24, seed=0)
+    sampling = Sampling(max_new_tokens=10)
+    return actor.generate(prompts, num_answers=24, sampling=sampling, seed=0)
 
 
 def pairs_by(score: torch.Tensor, batch: Trajectories, *, seed: int, num: int = 60) -> Pairs:
@@ -162,5 +162,4 @@ def test_pairs_among_rows_are_reindexed_and_others_dropped() -> None:
 
 def test_without_a_trunk_there_is_no_probe(backbone, drawn) -> None:
     whole = SharedBackbone(backbone.lm, num_top_layers=4)
-    bare = replace(drawn, prompt_hidden=None, answer_hidden=None)
-    assert LocalRewardModel(whole).mean_tokens(bare) is None
+    assert LocalRewardModel(whole).mean_tokens(drawn) is None

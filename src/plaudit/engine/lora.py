@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from plaudit.engine.learner import AdamConfig, Learner
-from plaudit.engine.local import LocalActor, SharedBackbone
+from plaudit.engine.local import LocalActor
+from plaudit.engine.shared import SharedBackbone
 from plaudit.models.adapter import adapter_parameters, merge, save_adapter, with_adapters
-from plaudit.records.sampling import Sampling
 
 if TYPE_CHECKING:
     from plaudit.records.roles import PolicyLoss
@@ -33,13 +33,12 @@ class LoraActor(LocalActor):
     def __init__(
         self,
         backbone: SharedBackbone,
-        sampling: Sampling,
         *,
         rank: int,
         adam: AdamConfig | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(backbone, sampling, adam=adam)
+        super().__init__(backbone, adam=adam)
         self.rank = rank
         self.plain = backbone.top.requires_grad_(False)
         self.top = with_adapters(self.plain, rank=rank, seed=seed)

@@ -32,6 +32,7 @@ from plaudit.ops import aggregate, clipped_surrogate, clipped_value_loss, kl_k2,
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.roles import Actor, Critic, Reference, Reward
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 
@@ -159,13 +160,15 @@ def ppo(
     reference: Reference,
     reward: Reward,
     prompts: Sequence[Prompt],
+    sampling: Sampling,
     seed: int,
     gold: Reward | None = None,
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Improve `actor` on `prompts`; `saved` is a checkpoint's state to continue from.
 
-    `seed` decides prompts, draws and minibatches. `gold` is a second judge whose mean is logged and
+    `sampling` says how answers are drawn, and so which distribution every log-probability, ratio
+    and KL is of. `seed` decides prompts, draws and minibatches. `gold` is a second judge whose mean is logged and
     never trained on: where it falls while the reward rises, the reward is being exploited.
 
     Yields, for each step, a `Rollout`, a `Step` and a `Checkpoint`; at the end `Done`.
@@ -178,6 +181,7 @@ def ppo(
         batch = actor.generate(
             [prompts[i] for i in chosen],
             num_answers=config.answers_per_prompt,
+            sampling=sampling,
             seed=int(np.random.SeedSequence((seed, 2, step)).generate_state(1)[0]),
         )
         score = reward(batch)

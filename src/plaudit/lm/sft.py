@@ -22,6 +22,7 @@ from plaudit.ops import aggregate
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 from plaudit.records.roles import Actor
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 
@@ -37,7 +38,7 @@ class SFTConfig(Config):
 def demonstrations(
     examples: Sequence[tuple[Prompt, tuple[int, ...]]], *, pad_id: int
 ) -> Trajectories:
-    """Prompts with their wanted token ids, as if somebody had drawn them."""
+    """Prompts with their wanted token ids: given, not drawn, so under the model's own softmax."""
     longest = max(len(ids) for _, ids in examples)
     answer = torch.full((len(examples), longest), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(examples), longest), dtype=torch.bool)
@@ -52,6 +53,7 @@ def demonstrations(
         logp=torch.zeros(mask.shape),
         terminated=torch.ones(len(examples), dtype=torch.bool),
         texts=("",) * len(examples),
+        sampling=Sampling(max_new_tokens=max(longest, 1)),
     )
 
 
@@ -106,8 +108,9 @@ def sft(
 
 
 def held_out_loss(actor: Actor, data: Trajectories) -> dict[str, float]:
-    """Mean negative log-probability per completion token, and its exponential."""
-    loss = float(-actor.logprobs(data)[data.mask].double().mean())
+    """Mean negative log-probability per completion token at temperature 1, and its exponential."""
+    given = data.as_given()
+    loss = float(-actor.logprobs(given)[given.mask].double().mean())
     return {"eval/loss": loss, "eval/perplexity": math.exp(loss)}
 
 

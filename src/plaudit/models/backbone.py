@@ -8,7 +8,8 @@ adds its own cheap top: its layers, the final norm and a head.
     output = top(hidden)                   layers[split:] and the norm, one copy for each role
 
 The cut keeps the model's own modules and forward code: a trunk or a top is the model's decoder
-with some of its layers taken out. Left out: decoders that alternate kinds of attention by layer.
+with some of its layers taken out. Rows are either packed, under a mask of ours (layers of full and
+of windowed attention), or hold one answer each, under the model's own masks (any other kind).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from plaudit.models.layout import Layout
 from plaudit.models.linear import fast_linear
+from plaudit.models.rewired import with_modules
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,12 +43,6 @@ def check_split(model: PreTrainedModel, split: int) -> None:
             f"cannot cut a model of {total} layers below layer {split}: "
             f"train between 1 and {total} of its layers"
         )
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if len(kinds) > 1 or kinds & {"sliding_attention", "linear_attention"}:
-        raise UserError(
-            f"{type(model).__name__} mixes kinds of attention ({', '.join(sorted(kinds))}), "
-            "which training here does not support: use a model with full attention in every layer"
-        )
     if split and not all(hasattr(base, name) for name in ("layers", "norm", "embed_tokens")):
         raise UserError(
             f"{type(model).__name__} cannot be cut below layer {split}, as its decoder is not of "
@@ -55,7 +51,7 @@ def check_split(model: PreTrainedModel, split: int) -> None:
 
 
 class Decoder(nn.Module):
-    """Some of a decoder's layers: inputs are token ids or hidden states in a packed layout."""
+    """Some of a decoder's layers: inputs are token ids or hidden states in a layout."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -63,25 +59,45 @@ class Decoder(nn.Module):
 
     def forward(self, inputs: Tensor, layout: Layout) -> Tensor:
         """Hidden states [R, L, H] for token ids [R, L] or hidden states [R, L, H]."""
-        given = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
-        dtype = next(self.base.parameters()).dtype
+        given: dict[str, Any] = {
+            "inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs
+        }
+        if layout.is_packed:
+            given["attention_mask"] = self._packed_masks(layout)
+            given["position_ids"] = layout.position
+        else:  # padded on the right, which no real token sees: the model's own masks and positions
+            given["attention_mask"] = (layout.segment >= 0).long()
         with fast_linear():
-            out = self.base(
-                **given,
-                attention_mask=layout.attention(dtype),
-                position_ids=layout.position,
-                use_cache=False,
-            )
+            out = self.base(**given, use_cache=False)
         hidden: Tensor = out.last_hidden_state
         return hidden
 
+    def _packed_masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
+        """The mask of a packed layout, or one for each kind of layer where there are windows."""
+        config: Any = self.base.config
+        dtype = next(self.base.parameters()).dtype
+        kinds = set(getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None)
+        if not kinds:
+            return layout.attention(dtype, window=window)
+        if kinds == {"full_attention"}:
+            return layout.attention(dtype)
+        return {
+            "full_attention": layout.attention(dtype),
+            "sliding_attention": layout.attention(dtype, window=window),
+        }
 
-def _with_modules(base: nn.Module, **modules: nn.Module) -> Any:
-    """The same module object but for the named children; everything else is shared."""
-    clone: Any = copy.copy(base)
-    clone.__dict__ = dict(base.__dict__)
-    clone.__dict__["_modules"] = {**base._modules, **modules}
-    return clone
+
+def _part_of(base: Any, layers: slice, **modules: nn.Module) -> Decoder:
+    """A decoder with some of its layers, and a config that counts no others."""
+    chosen = nn.ModuleList(base.layers[layers])
+    part = with_modules(base, layers=chosen, **modules)
+    part.config = copy.copy(base.config)
+    for name, value in vars(base.config).items():
+        if isinstance(value, list | tuple) and len(value) == len(base.layers):
+            part.config.__dict__[name] = value[layers]
+    part.config.__dict__["num_hidden_layers"] = len(chosen)
+    return Decoder(part)
 
 
 def trunk_of(model: PreTrainedModel, split: int) -> Decoder:
@@ -90,11 +106,7 @@ def trunk_of(model: PreTrainedModel, split: int) -> Decoder:
     base: Any = model.base_model
     if split == 0:
         raise UserError("a model trained in all its layers has no frozen trunk to share")
-    trunk = Decoder(
-        _with_modules(base, layers=nn.ModuleList(base.layers[:split]), norm=nn.Identity())
-    )
-    trunk.requires_grad_(False)
-    return trunk
+    return _part_of(base, slice(split), norm=nn.Identity()).requires_grad_(False)
 
 
 def top_of(model: PreTrainedModel, split: int) -> Decoder:
@@ -107,9 +119,10 @@ def top_of(model: PreTrainedModel, split: int) -> Decoder:
     if split == 0:
         return Decoder(base)
     empty = nn.Module()  # a top never embeds: its inputs are the trunk's hidden states
-    return Decoder(
-        _with_modules(base, layers=nn.ModuleList(base.layers[split:]), embed_tokens=empty)
-    )
+    top = _part_of(base, slice(split, None), embed_tokens=empty)
+    if hasattr(base, "embedding_multiplier"):  # which the trunk has applied
+        top.base.__dict__["embedding_multiplier"] = 1.0
+    return top
 
 
 def copy_top(top: Decoder) -> Decoder:

@@ -7,8 +7,9 @@ A row holds one prompt followed by its answers, one after another:
     position   0  1  2 |  3  4  5 |  3  4 |  0
 
 A token sees the earlier tokens of its prompt and of its own answer, and nothing else; so every
-answer's numbers are those it would have in a row of its own, whatever shares the row with it.
-This file knows token ids and indices only; it never hears of templates or of models.
+answer's numbers are those it would have in a row of its own, whatever shares the row with it. A
+prompt with many answers takes several rows, as a row's mask grows with the square of its length; a
+model that cannot be told such a mask gets rows of one answer each. This file knows token ids and indices only; it never hears of templates or of models.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from plaudit.records.errors import UserError
 from plaudit.records.types import Trajectories
 
 
@@ -43,9 +45,14 @@ class Layout:
     rows: tuple[int, ...]
     prompt_lengths: tuple[int, ...]
     groups: tuple[int, ...]
+    is_packed: bool = True
 
-    def attention(self, dtype: torch.dtype) -> Tensor:
-        """Additive mask [R, 1, L, L]: 0 where a query may look, -inf elsewhere."""
+    def attention(self, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
+        """Additive mask [R, 1, L, L]: 0 where a query may look, -inf elsewhere.
+
+        With a window a token sees itself and the `window` - 1 positions before it: positions of
+        its own conversation, not places of the row.
+        """
         segment = self.segment
         num_places = segment.shape[1]
         place = torch.arange(num_places, device=segment.device)
@@ -54,25 +61,36 @@ class Layout:
         prompt = segment[:, None, :] == 0
         # A padding place shares segment -1 with itself, so no row of the softmax is empty.
         allowed = causal & (same | prompt)
+        if window is not None:
+            distance = self.position[:, :, None] - self.position[:, None, :]
+            allowed &= distance < window
         mask = torch.zeros(allowed.shape, dtype=dtype, device=segment.device)
         return mask.masked_fill_(~allowed, float("-inf"))[:, None]
 
 
-def pack(batch: Trajectories, groups: Sequence[int] | None = None, *, pad_id: int) -> Layout:
-    """Lay out the answers of the given prompt groups (all by default), one row for each group."""
-    group = batch.group.tolist()
-    chosen = sorted(set(group)) if groups is None else list(groups)
-    rows_of: dict[int, list[int]] = {g: [] for g in chosen}
-    for row, g in enumerate(group):
-        if g in rows_of:
-            rows_of[g].append(row)
-    length = batch.mask.sum(1).tolist()
-    prompts = [batch.prompts[g].ids for g in chosen]
+Piece = tuple[int, list[int]]
+"""What a row holds: a prompt's number, and the rows of the batch that answer it there."""
+
+
+def pack(
+    batch: Trajectories,
+    pieces: Sequence[Piece] | None = None,
+    *,
+    pad_id: int,
+    is_packed: bool = True,
+) -> Layout:
+    """Lay out the given pieces, one a row; by default each prompt with all of its answers.
+
+    Raises UserError for an answer whose mask has holes.
+    """
+    length = lengths(batch)
+    chosen = _groups(batch) if pieces is None else pieces
+    prompts = [batch.prompts[g].ids for g, _ in chosen]
     num_places = max(
-        len(ids) + sum(length[row] for row in rows_of[g])
-        for g, ids in zip(chosen, prompts, strict=True)
+        len(ids) + sum(length[row] for row in rows)
+        for (_, rows), ids in zip(chosen, prompts, strict=True)
     )
-    rows = [row for g in chosen for row in rows_of[g]]
+    rows = [row for _, of_piece in chosen for row in of_piece]
     num_answers, num_steps = len(rows), max(max((length[row] for row in rows), default=1), 1)
     token = torch.full((len(chosen), num_places), pad_id, dtype=torch.int64)
     position = torch.zeros_like(token)
@@ -83,13 +101,13 @@ def pack(batch: Trajectories, groups: Sequence[int] | None = None, *, pad_id: in
     answer = batch.answer[rows][:, :num_steps].cpu()
     mask = batch.mask[rows][:, :num_steps].cpu()
     i = 0
-    for r, (g, ids) in enumerate(zip(chosen, prompts, strict=True)):
+    for r, ((_, of_piece), ids) in enumerate(zip(chosen, prompts, strict=True)):
         start, num_prompt = r * num_places, len(ids)
         token[r, :num_prompt] = torch.tensor(ids, dtype=torch.int64)
         position[r, :num_prompt] = torch.arange(num_prompt)
         segment[r, :num_prompt] = 0
         at = num_prompt
-        for k, row in enumerate(rows_of[g], 1):
+        for k, row in enumerate(of_piece, 1):
             n = length[row]
             token[r, at : at + n] = answer[i, :n]
             position[r, at : at + n] = torch.arange(num_prompt, num_prompt + n)
@@ -113,41 +131,71 @@ def pack(batch: Trajectories, groups: Sequence[int] | None = None, *, pad_id: in
         mask=mask.to(device),
         rows=tuple(rows),
         prompt_lengths=tuple(len(ids) for ids in prompts),
-        groups=tuple(chosen),
+        groups=tuple(g for g, _ in chosen),
+        is_packed=is_packed,
     )
 
 
-def micro_layouts(batch: Trajectories, *, pad_id: int, max_tokens: int) -> Iterator[Layout]:
-    """The batch in layouts of at most `max_tokens` places (a single group may exceed it).
+def lengths(batch: Trajectories) -> list[int]:
+    """Tokens of each answer; UserError for an answer that is not its row's first tokens."""
+    mask = batch.mask
+    holes = (mask[:, 1:] & ~mask[:, :-1]).any(1)
+    if bool(holes.any()):
+        row = int(holes.nonzero()[0, 0])
+        raise UserError(
+            f"the mask of answer {row} has a hole: the tokens of an answer must be the first of "
+            "its row, as batches of several turns are not supported yet"
+        )
+    counts: list[int] = mask.sum(1).tolist()
+    return counts
 
-    Groups are sorted by length first, so that rows of one layout waste little on padding.
-    """
-    length = batch.mask.sum(1).tolist()
-    size = [len(prompt.ids) for prompt in batch.prompts]
+
+def _groups(batch: Trajectories) -> list[Piece]:
+    """Each prompt that is answered, with all of its answers, in the prompts' order."""
+    rows_of: dict[int, list[int]] = {}
     for row, g in enumerate(batch.group.tolist()):
-        size[g] += length[row]
-    present = sorted(set(batch.group.tolist()), key=lambda g: (-size[g], g))
-    pending: list[int] = []
-    for g in present:
+        rows_of.setdefault(g, []).append(row)
+    return sorted(rows_of.items())
+
+
+def micro_layouts(
+    batch: Trajectories,
+    *,
+    pad_id: int,
+    max_tokens: int,
+    max_row: int | None = None,
+    is_packed: bool = True,
+) -> Iterator[Layout]:
+    """The batch in layouts of at most `max_tokens` places (a single row may exceed it).
+
+    A row holds a prompt with as many of its answers as fit into `max_row` places (None: all), or
+    with one of them where rows are not packed. Rows are sorted by length first, so that those of
+    one layout waste little on padding.
+    """
+    length = lengths(batch)
+    rows: list[tuple[int, Piece]] = []
+    for g, answers in _groups(batch):
+        num_prompt = len(batch.prompts[g].ids)
+        piece: list[int] = []
+        size = num_prompt
+        for row in answers:
+            over = max_row is not None and size + length[row] > max_row
+            if piece and (over or not is_packed):
+                rows.append((size, (g, piece)))
+                piece, size = [], num_prompt
+            piece.append(row)
+            size += length[row]
+        rows.append((size, (g, piece)))
+    rows.sort(key=lambda sized: -sized[0])
+    pending: list[Piece] = []
+    longest = 0
+    for size, piece_of in rows:
         # The first of `pending` is the longest: it sets the row length of the layout.
-        if pending and size[pending[0]] * (len(pending) + 1) > max_tokens:
-            yield pack(batch, pending, pad_id=pad_id)
+        if pending and longest * (len(pending) + 1) > max_tokens:
+            yield pack(batch, pending, pad_id=pad_id, is_packed=is_packed)
             pending = []
-        pending.append(g)
+        if not pending:
+            longest = size
+        pending.append(piece_of)
     if pending:
-        yield pack(batch, pending, pad_id=pad_id)
-
-
-def place_hidden(layout: Layout, batch: Trajectories) -> Tensor | None:
-    """The trunk's output kept from generation, moved to the layout's places: [R, L, H]."""
-    if batch.prompt_hidden is None or batch.answer_hidden is None:
-        return None
-    num_rows, num_places = layout.token.shape
-    width = batch.answer_hidden.shape[-1]
-    hidden = batch.answer_hidden.new_zeros((num_rows, num_places, width))
-    for r, (g, n) in enumerate(zip(layout.groups, layout.prompt_lengths, strict=True)):
-        hidden[r, :n] = batch.prompt_hidden[g, :n]
-    flat = hidden.view(-1, width)
-    answers = batch.answer_hidden[list(layout.rows)][:, : layout.mask.shape[1]]
-    flat[layout.own[layout.mask]] = answers[layout.mask]
-    return hidden
+        yield pack(batch, pending, pad_id=pad_id, is_packed=is_packed)

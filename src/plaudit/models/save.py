@@ -2,17 +2,12 @@
 
 A folder is written under a temporary name beside its place, flushed, and renamed; an older folder
 is exchanged with it in one step. Killed at any moment, the place holds the old folder or the new.
-
-A reward model is saved as the standard sequence classifier with one label. Its score is the head's
-output at the last token that is not `pad_token_id`, found so by `transformers`; so the pad token
-must differ from every token an answer ends with. Where pad equals a stop token, an unused special
-token takes its place: see `classifier_tokenizer`.
+Reward models are in `classifier`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import ctypes
 import glob
 import os
@@ -20,12 +15,9 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from plaudit.models.text import TextCodec
 from plaudit.records.errors import UserError
@@ -69,7 +61,7 @@ def save_language_model(folder: str | Path, model: Any, codec: TextCodec) -> Pat
     """
     place = Path(folder)
     with new_folder(place) as made:
-        _save_model(made, model)
+        write_model(made, model)
         save_tokenizer(made, codec.tokenizer)
         stops = sorted(codec.stop_ids)
         facts = read_json(made / "generation_config.json") | {
@@ -80,69 +72,7 @@ def save_language_model(folder: str | Path, model: Any, codec: TextCodec) -> Pat
     return place
 
 
-def save_classifier(
-    folder: str | Path,
-    causal_model: Any,
-    codec: TextCodec,
-    score_weight: Tensor,
-    layers_state: Mapping[str, Tensor],
-) -> Path:
-    """Write a reward model as a one-label sequence classifier; returns the folder.
-
-    The backbone is that of `causal_model` (embedding, layers, final norm) with `layers_state` laid
-    over it: tensors by their names in the backbone, such as "layers.29.mlp.up_proj.weight" or
-    "norm.weight". `score_weight` is [1, H]. The tokenizer saved beside it pads with a token that
-    ends no answer; `AutoModelForSequenceClassification` then scores the last real token.
-    """
-    from transformers import AutoModelForSequenceClassification
-
-    base = causal_model.base_model
-    state = dict(base.state_dict())
-    unknown = sorted(set(layers_state) - set(state))
-    assert not unknown, f"the backbone has no tensor {unknown[0]!r}"
-    state |= layers_state
-    tokenizer, pad_id = classifier_tokenizer(codec)
-    embedding = _name_of(base, base.get_input_embeddings().weight)
-    if pad_id >= len(state[embedding]):
-        state[embedding] = torch.nn.functional.pad(state[embedding], (0, 0, 0, 1))
-    config = type(causal_model.config).from_dict(causal_model.config.to_dict())
-    config.num_labels, config.pad_token_id = 1, pad_id
-    config.id2label, config.label2id = {0: "score"}, {"score": 0}
-    config.vocab_size = len(state[embedding])
-    with torch.device("meta"):  # shapes only: the weights are assigned, not copied
-        scorer = AutoModelForSequenceClassification.from_config(config, dtype=base.dtype)
-    scorer.base_model.load_state_dict(state, strict=True, assign=True)
-    weight = score_weight.detach().to(base.dtype)
-    scorer.score.load_state_dict({"weight": weight}, strict=True, assign=True)
-    place = Path(folder)
-    with new_folder(place) as made:
-        _save_model(made, scorer)
-        (made / "generation_config.json").unlink(missing_ok=True)
-        save_tokenizer(made, tokenizer)
-    return place
-
-
-def classifier_tokenizer(codec: TextCodec) -> tuple[Any, int]:
-    """The tokenizer to save with a reward model, and its pad id: a token that ends no answer.
-
-    The tokenizer's own pad token where that is so; else the first special token that neither stops
-    an answer nor is written by the template; else a new token, "<|pad|>".
-    """
-    tokenizer = copy.deepcopy(codec.tokenizer)
-    used = set(codec.stop_ids) | {tokenizer.bos_token_id}
-    if codec.template is not None:
-        start = codec.prompt("Hi").ids
-        used |= {*start, *codec.completion_ids("Hi", "Ho")}
-    specials = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
-    for candidate in (tokenizer.pad_token_id, *specials):
-        if candidate is not None and candidate not in used:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(candidate)
-            return tokenizer, int(candidate)
-    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-    return tokenizer, int(tokenizer.pad_token_id)
-
-
-def _save_model(folder: Path, model: Any) -> None:
+def write_model(folder: Path, model: Any) -> None:
     from plaudit.models.load import no_progress_bars
 
     with no_progress_bars():
@@ -166,11 +96,6 @@ def save_tokenizer(folder: Path, tokenizer: Any) -> None:
 
 def _is_empty(place: Path) -> bool:
     return place.is_dir() and not any(place.iterdir())
-
-
-def _name_of(module: Any, tensor: Tensor) -> str:
-    names: list[str] = [name for name, value in module.named_parameters() if value is tensor]
-    return names[0]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from plaudit.ops.advantages import gae, group_advantage, leave_one_out_advantage
 from plaudit.ops.divergence import entropy, kl_exact, kl_k1, kl_k2, kl_k3
 from plaudit.ops.filtering import filtered_logits, keep_mask
-from plaudit.ops.logprobs import token_logprobs
+from plaudit.ops.logprobs import token_logprobs, token_logprobs_of
 from plaudit.ops.masks import (
     aggregate,
     masked_mean,
@@ -54,4 +54,5 @@ __all__ = [
     "reward_centring",
     "score_function_loss",
     "token_logprobs",
+    "token_logprobs_of",
 ]

@@ -7,14 +7,16 @@ the forward or the backward pass; top-k and top-p need a few more of that size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-from plaudit.ops.filtering import check_temperature, keep_mask
+from plaudit.ops.filtering import check_temperature, filtered_logits, keep_mask
 from plaudit.ops.masks import wide
 from plaudit.ops.products import product
 
@@ -72,6 +74,49 @@ def token_logprobs(
         return logp, entropy
     logp, entropy = _TokenLogprobs.apply(hidden, weight, bias, token, head)  # type: ignore[no-untyped-call]
     return logp, entropy
+
+
+def token_logprobs_of(
+    logits_of: Callable[[Tensor], Tensor],
+    hidden: Float[Tensor, "N H"],
+    token: Int[Tensor, " N"],
+    *,
+    vocabulary: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """As `token_logprobs`, for a head of any kind: `logits_of(hidden [n, H])` gives [n, V].
+
+    Chunks are made again in the backward pass, so that no more than one chunk's logits exist.
+    The entropy carries no gradient.
+    """
+    size = max(16, _CHUNK_LOGITS // vocabulary)
+
+    def stats(h: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits_of(h)
+        z = filtered_logits(
+            logits.to(wide(logits.dtype)),
+            chosen,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        each = z.log_softmax(-1)
+        with torch.no_grad():
+            entropy = -(each.exp() * each.masked_fill(each == -torch.inf, 0.0)).sum(-1)
+        return each.gather(-1, chosen[:, None])[:, 0], entropy
+
+    parts = []
+    for rows in _chunks(hidden.shape[0], size):
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(stats, hidden[rows], token[rows], use_reentrant=False))
+        else:
+            parts.append(stats(hidden[rows], token[rows]))
+    if not parts:
+        empty = hidden.new_zeros(0, dtype=wide(hidden.dtype))
+        return empty, empty
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 class _TokenLogprobs(torch.autograd.Function):

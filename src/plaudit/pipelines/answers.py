@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.roles import Actor
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 ROWS = 256
 """Answers drawn at a time: the matrix products of a decode step are efficient from 64 rows on."""
 
-NAMES = ("answer", "mask", "logp", "terminated", "answer_hidden", "prompt_hidden")
-"""Fields kept; the trunk's hidden states are there when the actor keeps them."""
+NAMES = ("answer", "mask", "logp", "terminated")
+"""Fields kept of a batch."""
 
 
 def draw_answers(
@@ -28,12 +29,15 @@ def draw_answers(
     prompts: Sequence[Prompt],
     *,
     num_answers: int,
+    sampling: Sampling,
     seed: int,
+    also: Callable[[Trajectories], Mapping[str, Tensor]] = lambda batch: {},
     saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """`num_answers` answers to each prompt; the last checkpoint's arrays hold them all.
 
-    Read them back with `answers_from`.
+    `also` gives further arrays of a chunk to keep, one entry for each answer or each prompt. Read
+    the answers back with `answers_from`.
     """
     size = max(1, ROWS // num_answers)
     starts = range(0, len(prompts), size)
@@ -44,9 +48,9 @@ def draw_answers(
     for step in range(begin, len(starts)):
         chunk = prompts[starts[step] : starts[step] + size]
         key = np.random.SeedSequence((seed, 4, step)).generate_state(1)[0]
-        batch = actor.generate(chunk, num_answers=num_answers, seed=int(key))
+        batch = actor.generate(chunk, num_answers=num_answers, sampling=sampling, seed=int(key))
         fields = {name: getattr(batch, name) for name in NAMES}
-        arrays = _joined(arrays, {k: v for k, v in fields.items() if v is not None})
+        arrays = _joined(arrays, {**fields, **also(batch)})
         yield Rollout(step + 1, _samples(batch), {})
         metrics = {
             "answer/length": float(batch.mask.sum() / len(batch)),
@@ -67,6 +71,7 @@ def answers_from(
     prompts: Sequence[Prompt],
     *,
     num_answers: int,
+    sampling: Sampling,
     codec: TextCodec,
 ) -> Trajectories:
     """The answers that `draw_answers` kept, grouped by prompt."""
@@ -79,8 +84,7 @@ def answers_from(
         logp=arrays["logp"],
         terminated=arrays["terminated"],
         texts=tuple(codec.decode(ids[:n]) for ids, n in rows),
-        prompt_hidden=arrays.get("prompt_hidden"),
-        answer_hidden=arrays.get("answer_hidden"),
+        sampling=sampling,
     )
 
 

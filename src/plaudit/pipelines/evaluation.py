@@ -37,6 +37,9 @@ class Side:
     batch: Trajectories
     reward: Tensor
     logp_ref: Tensor
+    """Log-probabilities [B, T] under the starting model, of the distribution drawn from."""
+    logp_own: Tensor
+    """The same at temperature 1 without filters, which perplexity is made of."""
     gold: list[float] | None
 
     @property
@@ -114,7 +117,7 @@ def compare_sides(before: Side, after: Side) -> dict[str, Any]:
 
 def _side_figures(side: Side) -> dict[str, float]:
     mask = side.batch.mask
-    nll = float(-(side.logp_ref[mask]).double().mean())
+    nll = float(-(side.logp_own[mask]).double().mean())
     return {
         "length": float(mask.sum() / len(side.batch)),
         "finished": float(side.batch.terminated.double().mean()),

@@ -21,20 +21,22 @@ from torch import Tensor
 
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import (
+    ROLLOUT,
     LocalActor,
     LocalCritic,
     LocalReference,
     LocalRewardModel,
-    SharedBackbone,
 )
 from plaudit.engine.lora import LoraActor
+from plaudit.engine.shared import SharedBackbone
 from plaudit.feedback.raters import Rater, RuleRater, gold_score, simulated_annotators
 from plaudit.feedback.stats import feedback_stats
 from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.ppo import PPOConfig, ppo
 from plaudit.lm.sft import SFTConfig, demonstrations, sft
-from plaudit.models.load import load_language_model
-from plaudit.models.save import save_classifier, save_language_model
+from plaudit.models.classifier import check_classifier, save_classifier
+from plaudit.models.load import LanguageModel, load_language_model
+from plaudit.models.save import save_language_model
 from plaudit.pipelines.answers import answers_from, draw_answers
 from plaudit.pipelines.drive import Progress
 from plaudit.pipelines.evaluation import (
@@ -169,22 +171,28 @@ class _Job:
         config = self.config
         self._check_sources()
         train, held_out = self.prompts
+        check_classifier(self.lm)
         _ = self.store  # a place that cannot be used is refused now
         if config.demonstrations is not None:
             self._fine_tune()
-        reference = LocalReference(self.backbone, config.sampling)
+        reference = LocalReference(self.backbone)
         answers = [self._draw("answers_train", train), self._draw("answers_held_out", held_out)]
         learn, judge = self._opinions(*answers)
         reward_model, figures = self._reward_model(learn, judge)
         scores = reward_model(answers[0])
         unit = _Standardised(reward_model, float(scores.mean()), float(scores.std()))
         before = answers[1]
-        del answers, learn, judge  # their trunk states would be 0.2 GB beside PPO's own
+        self.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
+        del answers, learn, judge
         self._improve(unit, reference, train)
         after = self._draw("answers_after", held_out)
         sides = [
             Side(
-                batch, reward_model(batch), reference.logprobs(batch), gold_scores(self.gold, batch)
+                batch,
+                reward=reward_model(batch),
+                logp_ref=reference.logprobs(batch),
+                logp_own=reference.logprobs(batch.as_given()),
+                gold=gold_scores(self.gold, batch),
             )
             for batch in (before, after)
         ]
@@ -194,9 +202,23 @@ class _Job:
     # --- what the stages share
 
     @cached_property
+    def lm(self) -> LanguageModel:
+        return load_language_model(self.config.model, template=self.config.template)
+
+    @cached_property
     def backbone(self) -> SharedBackbone:
-        lm = load_language_model(self.config.model, template=self.config.template)
-        return SharedBackbone(lm, num_top_layers=self.config.num_top_layers)
+        """The model cut, and its numbers compared with its own as far as the texts will go."""
+        longest = max(len(prompt.ids) for part in self.prompts for prompt in part)
+        longest += self.config.sampling.max_new_tokens
+        longest = max([longest, *(len(p.ids) + len(ids) for p, ids in self.examples)])
+        return SharedBackbone(self.lm, num_top_layers=self.config.num_top_layers, longest=longest)
+
+    @cached_property
+    def examples(self) -> list[tuple[Prompt, tuple[int, ...]]]:
+        """Demonstrations, where there are any: prompts with the ids of their wanted answers."""
+        if "demonstrations" not in self.sources:
+            return []
+        return examples_of(self.sources["demonstrations"].rows, self.lm.codec)
 
     @cached_property
     def actor(self) -> LocalActor:
@@ -204,18 +226,17 @@ class _Job:
         if config.lora_rank:
             return LoraActor(
                 self.backbone,
-                config.sampling,
                 rank=config.lora_rank,
                 adam=config.adam,
                 seed=config.seed,
             )
-        return LocalActor(self.backbone, config.sampling, adam=config.adam)
+        return LocalActor(self.backbone, adam=config.adam)
 
     @cached_property
     def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
         """(training prompts, held-out prompts), each short enough for the model."""
         rows, held = self.sources["prompts"].rows, self.config.num_held_out
-        codec = self.backbone.lm.codec
+        codec = self.lm.codec
         prompts = prompts_of(rows, codec, max_new_tokens=self.config.sampling.max_new_tokens)
         return prompts[:-held], prompts[-held:]
 
@@ -278,9 +299,8 @@ class _Job:
     # --- stages
 
     def _fine_tune(self) -> None:
-        codec = self.backbone.lm.codec
-        examples = examples_of(self.sources["demonstrations"].rows, codec)
-        data = self.backbone.keep_hidden(demonstrations(examples, pad_id=codec.pad_id))
+        data = demonstrations(self.examples, pad_id=self.lm.codec.pad_id)
+        self.backbone.remember("sft", data)
         kept = self.stages.take(
             "sft",
             lambda saved: sft(
@@ -289,18 +309,36 @@ class _Job:
             keep=lambda name: name.startswith("actor.weight."),
             headline=["loss", "lr"],
         )
+        self.backbone.states.drop("sft")
         self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
 
     def _draw(self, name: str, prompts: Sequence[Prompt]) -> Trajectories:
-        num = self.config.feedback.answers_per_prompt
+        config, states = self.config, self.backbone.states
+        num = config.feedback.answers_per_prompt
         kept = self.stages.take(
             name,
             lambda saved: draw_answers(
-                self.actor, prompts, num_answers=num, seed=self.config.seed, saved=saved
+                self.actor,
+                prompts,
+                num_answers=num,
+                sampling=config.sampling,
+                seed=config.seed,
+                also=states.arrays,
+                saved=saved,
             ),
             headline=["answer/length", "answer/finished", "policy/nll"],
         )
-        return answers_from(kept.arrays, prompts, num_answers=num, codec=self.backbone.lm.codec)
+        states.drop(ROLLOUT)
+        batch = answers_from(
+            kept.arrays,
+            prompts,
+            num_answers=num,
+            sampling=config.sampling,
+            codec=self.lm.codec,
+        )
+        if "answer_hidden" in kept.arrays:
+            states.put(name, batch, kept.arrays["prompt_hidden"], kept.arrays["answer_hidden"])
+        return batch
 
     def _opinions(self, train: Trajectories, held_out: Trajectories) -> tuple[Opinions, Opinions]:
         """(to learn from, to judge the reward model by), from whatever the source is."""
@@ -352,7 +390,7 @@ class _Job:
         return learn, judge
 
     def _split_texts(self) -> tuple[Opinions, Opinions]:
-        opinions = opinions_of_texts(self.store.comparisons(), self.backbone.lm.codec)
+        opinions = opinions_of_texts(self.store.comparisons(), self.lm.codec)
         learn, judge = split_opinions(opinions, share=0.2, seed=self.config.seed)
         _require_decided(learn, "training")
         _require_decided(judge, "held-out", at_least=1)
@@ -398,16 +436,16 @@ class _Job:
         self, learn: Opinions, judge: Opinions
     ) -> tuple[LocalRewardModel, dict[str, Any]]:
         model = LocalRewardModel(self.backbone, adam=self.config.adam)
-        learned = Opinions(self.backbone.keep_hidden(learn.batch), learn.pairs)
-        judged = Opinions(self.backbone.keep_hidden(judge.batch), judge.pairs)
+        self.backbone.remember("learn", learn.batch)
+        self.backbone.remember("judge", judge.batch)
         kept = self.stages.take(
             "reward_model",
             lambda saved: fit_reward_model(
                 self.config.reward_model,
                 model=model,
-                batch=learned.batch,
-                pairs=learned.pairs,
-                held_out=(judged.batch, judged.pairs),
+                batch=learn.batch,
+                pairs=learn.pairs,
+                held_out=(judge.batch, judge.pairs),
                 seed=self.config.seed,
                 saved=saved,
             ),
@@ -416,7 +454,7 @@ class _Job:
         )
         model.restore(_without("model.", kept.arrays), {})
         model.freeze()
-        return model, reward_model_figures(model(judged.batch), judged)
+        return model, reward_model_figures(model(judge.batch), judge)
 
     def _improve(
         self, reward: _Standardised, reference: LocalReference, prompts: Sequence[Prompt]
@@ -433,6 +471,7 @@ class _Job:
                 reference=reference,
                 reward=reward,
                 prompts=prompts,
+                sampling=self.config.sampling,
                 seed=self.config.seed,
                 gold=None if self.gold is None else _Watched(self.gold),
                 saved=saved,
@@ -445,7 +484,7 @@ class _Job:
     def _conclude(
         self, summary: dict[str, Any], sides: Sequence[Side], reward_model: LocalRewardModel
     ) -> dict[str, Any]:
-        run, lm = self.stages.run, self.backbone.lm
+        run, lm = self.stages.run, self.lm
         save_language_model(run.path / "model", lm.model, lm.codec)
         if isinstance(self.actor, LoraActor):
             self.actor.save_adapter(run.path / "adapter")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ class Actor(Stateful, Protocol):
     version: int
     """How many updates the weights have had; trajectories carry it."""
 
-    def generate(self, prompts: Sequence[Prompt], *, num_answers: int, seed: int) -> Trajectories:
-        """`num_answers` answers to each prompt, grouped by prompt, from the current weights."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int
+    ) -> Trajectories:
+        """`num_answers` answers to each prompt, grouped by prompt, drawn under `sampling`."""
         ...
 
     def logprobs(self, batch: Trajectories) -> Tensor:
-        """Log-probabilities [B, T] of the drawn tokens under the sampling distribution."""
+        """Log-probabilities [B, T] of the answers' tokens under the batch's own `sampling`."""
         ...
 
     def update(self, batch: Trajectories, loss: PolicyLoss, *, lr: float) -> Mapping[str, float]:
@@ -67,7 +70,7 @@ class Reference(Protocol):
     """The frozen policy that the actor must stay near."""
 
     def logprobs(self, batch: Trajectories) -> Tensor:
-        """Log-probabilities [B, T] of the drawn tokens under the sampling distribution."""
+        """Log-probabilities [B, T] of the answers' tokens under the batch's own `sampling`."""
         ...
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from plaudit.records.sampling import Sampling
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,15 +40,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Answers drawn by a policy, as token ids that are never re-encoded.
+    """Answers drawn by a policy or given by somebody, as token ids that are never re-encoded.
 
     Shapes: B answers of at most T tokens to P prompts; row i answers `prompts[group[i]]`.
-    `answer` [B, T] holds the drawn ids (pad id after the end), `mask` [B, T] is true on drawn
-    tokens, the stop token included. `logp` [B, T] are the log-probabilities of the drawn tokens
-    under the distribution they were drawn from (after temperature, top-k and top-p); 0 off the mask.
+    `answer` [B, T] holds the ids (pad id after the end), `mask` [B, T] is true on the answer's
+    tokens, the stop token included: the first tokens of a row, without holes. `sampling` is the
+    distribution that a log-probability of these tokens is taken under: the one they were drawn
+    from (temperature, top-k, top-p), or the model's own for answers that were given. `logp` [B, T]
+    are the log-probabilities they were drawn with; 0 off the mask, and for given answers.
     `terminated` [B] is true where a stop token was drawn, false where the length limit cut the
-    answer. `prompt_hidden` [P, L, H] (right-padded) and `answer_hidden` [B, T, H] are, when kept,
-    the trunk's output for every token, the last one included.
+    answer. What a model computed on the way belongs to whoever runs the model, never to a batch.
     """
 
     prompts: tuple[Prompt, ...]
@@ -56,8 +59,7 @@ class Trajectories:
     logp: Tensor
     terminated: Tensor
     texts: tuple[str, ...]
-    prompt_hidden: Tensor | None = None
-    answer_hidden: Tensor | None = None
+    sampling: Sampling
     version: int = 0
 
     def __len__(self) -> int:
@@ -78,8 +80,15 @@ class Trajectories:
             logp=self.logp[index],
             terminated=self.terminated[index],
             texts=tuple(self.texts[row] for row in index),
-            prompt_hidden=None if self.prompt_hidden is None else self.prompt_hidden[old],
-            answer_hidden=None if self.answer_hidden is None else self.answer_hidden[index],
+        )
+
+    def as_given(self) -> Trajectories:
+        """The same answers as if somebody had given them: log-probabilities are the model's own."""
+        longest = max(int(self.mask.shape[1]), 1)
+        return replace(
+            self,
+            sampling=Sampling(max_new_tokens=longest),
+            logp=self.logp.new_zeros(self.logp.shape),
         )
 
     def columns(self) -> dict[str, list[Any]]:

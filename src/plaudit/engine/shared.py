@@ -1,0 +1,227 @@
+"""A language model cut into one frozen trunk and the tops of its roles, and a policy over it.
+
+The trunk's hidden states of a rollout are computed once: the sampler keeps them as it generates,
+and every role and every epoch reads them. Trained in all its layers (`split` 0) a model has no
+trunk, and each role runs the whole decoder. Batches are cut into micro-batches by their tokens;
+since losses carry their denominators, the cut changes nothing but memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plaudit.engine.agreement import gap, plain_logprobs, probe_batch, stepped_logprobs, tolerance
+from plaudit.engine.memory import keep_freed_memory
+from plaudit.engine.trunk_states import TrunkStates
+from plaudit.models.backbone import (
+    Decoder,
+    check_split,
+    gather_places,
+    num_layers,
+    top_of,
+    trunk_of,
+)
+from plaudit.models.heads import LMHead
+from plaudit.models.hosted import HostedDecoder
+from plaudit.models.layout import Layout, micro_layouts
+from plaudit.models.sampler import Sampler
+from plaudit.records.errors import UserError
+from plaudit.records.types import Trajectories
+
+if TYPE_CHECKING:
+    from plaudit.models.load import LanguageModel
+
+MAX_TOKENS = 896
+"""Places in a micro-batch: about 0.3 GB of activations for six layers of a 135M model."""
+
+MAX_ROW = 2048
+"""Places in a packed row: its mask, which grows with the square, takes 16 MB."""
+
+
+class SharedBackbone:
+    """A language model cut below its `num_top_layers`, and what its roles share.
+
+    When it is made, the trainer's and the sampler's log-probabilities are compared with the
+    model's own (`agreement`); `longest` is the longest conversation, in tokens, that the caller
+    will have. Raises UserError for a model that cannot be cut there, or on which they differ.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        *,
+        num_top_layers: int,
+        max_tokens: int = MAX_TOKENS,
+        longest: int | None = None,
+    ) -> None:
+        total = num_layers(lm.model)
+        if not 1 <= num_top_layers <= total:
+            raise UserError(
+                f"num_top_layers is {num_top_layers}, but this model has {total} layers: "
+                f"give a number from 1 to {total}"
+            )
+        keep_freed_memory()
+        self.lm = lm
+        self.split = total - num_top_layers
+        check_split(lm.model, self.split)
+        self.max_tokens = max_tokens
+        self.pad_id = lm.codec.pad_id
+        self.trunk: Decoder | None = trunk_of(lm.model, self.split) if self.split else None
+        self.top = top_of(lm.model, self.split)
+        self.head = LMHead(lm.model)
+        # A head tied to a frozen embedding stays frozen; with every layer trained it is trained.
+        lm.model.requires_grad_(self.split == 0)
+        self.top.requires_grad_(True)
+        self.states = TrunkStates()
+        self.sampler = Sampler(
+            lm.model,
+            stop_ids=lm.codec.stop_ids,
+            pad_id=lm.codec.pad_id,
+            split=self.split or None,
+        )
+        self.is_packed = True
+        self._settle(probe_batch(lm, longest=longest))
+
+    @property
+    def width(self) -> int:
+        """Size of a decoder's output."""
+        return self.head.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.lm.model.dtype
+        return dtype
+
+    def copied(self) -> tuple[Decoder, LMHead]:
+        """A top and a head that no training of this model's own will move.
+
+        The head of a cut model is frozen and shared; one of a model trained whole is copied with
+        it, tied where it is tied.
+        """
+        if self.split:
+            return copy.deepcopy(self.top), self.head
+        whole = copy.deepcopy(self.lm.model)
+        return top_of(whole, 0), LMHead(whole)
+
+    def inputs(self, layout: Layout, batch: Trajectories) -> Tensor:
+        """What a top takes: token ids, or the trunk's hidden states (kept ones if there are)."""
+        if self.trunk is None:
+            return layout.token
+        kept = self.states.find(layout, batch)
+        if kept is not None:
+            return kept
+        with torch.no_grad():
+            hidden: Tensor = self.trunk(layout.token, layout)
+        return hidden
+
+    def layouts(self, batch: Trajectories) -> Iterator[Layout]:
+        """The batch in micro-batches."""
+        return micro_layouts(
+            batch,
+            pad_id=self.pad_id,
+            max_tokens=self.max_tokens,
+            max_row=MAX_ROW,
+            is_packed=self.is_packed,
+        )
+
+    def remember(self, name: str, batch: Trajectories) -> None:
+        """Keep the trunk's states of data that is read many times, until `states.drop(name)`."""
+        if self.trunk is None:
+            return
+        for layout in self.layouts(batch):
+            if self.states.find(layout, batch) is None:
+                self.states.put_layout(name, batch, layout, self.inputs(layout, batch))
+
+    def _settle(self, probe: Trajectories) -> None:
+        """Find the rows and the decoder that compute what the model computes, or refuse it."""
+        name, close = type(self.lm.model).__name__, tolerance(self.dtype)
+        wanted = _tried(name, "own forward pass", lambda: plain_logprobs(self.lm.model, probe))
+        policy = Policy(self, self.top, self.head)
+        apart, why = float("inf"), ""
+        for packed in (True, False):
+            self.is_packed = packed
+            try:
+                apart = gap(policy.logprobs(probe), wanted, probe.mask)
+            except Exception as error:  # whatever its own code says to a mask of ours
+                why = f" ({_first_line(error)})"
+            if apart <= close:
+                break
+        else:
+            raise UserError(_parted(name, "trained", apart, why, self.split))
+        apart, why = float("inf"), ""
+        for decoder in (self.sampler.decoder, HostedDecoder(self.lm.model, self.sampler.split)):
+            try:
+                apart = gap(stepped_logprobs(decoder, probe), wanted, probe.mask)
+            except Exception as error:  # a cache of another kind than the loop can copy
+                why = f" ({_first_line(error)})"
+            if apart <= close:
+                self.sampler.decoder = decoder
+                break
+        else:
+            raise UserError(_parted(name, "sampled", apart, why, 0))
+        self.sampler.release()
+
+
+class Policy:
+    """A top with an LM head: log-probabilities of given tokens under their batch's `sampling`."""
+
+    def __init__(self, backbone: SharedBackbone, top: Decoder, head: LMHead) -> None:
+        self.backbone = backbone
+        self.top = top
+        self.head = head
+
+    def token_stats(self, layout: Layout, batch: Trajectories) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy for each answer token of the layout: [b, T] each, T of the
+        batch, 0 off the mask. The LM head is applied to the places that count and no others."""
+        hidden = self.top(self.backbone.inputs(layout, batch), layout)
+        logp, entropy = self.head.token_stats(
+            gather_places(hidden, layout.before[layout.mask]),
+            layout.answer[layout.mask],
+            batch.sampling,
+        )
+        shape = (len(layout.rows), batch.mask.shape[1])
+        return spread(logp, layout, shape), spread(entropy, layout, shape)
+
+    @torch.no_grad()
+    def logprobs(self, batch: Trajectories) -> Tensor:
+        """Log-probabilities [B, T], 0 off the mask."""
+        out = torch.zeros(batch.mask.shape, dtype=self.backbone.dtype)
+        for layout in self.backbone.layouts(batch):
+            out[list(layout.rows)] = self.token_stats(layout, batch)[0].to(out)
+        return out
+
+
+def spread(x: Tensor, layout: Layout, shape: tuple[int, int]) -> Tensor:
+    """Values of the masked answer tokens [n] at their places in [b, T]; 0 elsewhere."""
+    mask = torch.zeros(shape, dtype=torch.bool, device=x.device)
+    mask[:, : layout.mask.shape[1]] = layout.mask
+    return x.new_zeros(shape).masked_scatter(mask, x)
+
+
+def _tried(name: str, what: str, run: Callable[[], Tensor]) -> Tensor:
+    try:
+        return run()
+    except Exception as error:  # code of a model's family fails in ways of its own
+        raise UserError(
+            f"{name} cannot be used: its {what} fails ({_first_line(error)})"
+        ) from error
+
+
+def _parted(name: str, done: str, apart: float, why: str, split: int) -> str:
+    found = (
+        f"fails{why}"
+        if apart == float("inf")
+        else f"differs from its own by {apart:.2g} nats a token or that share of them"
+    )
+    cure = "; train all of its layers, or use another model" if split else "; use another model"
+    return f"{name} cannot be {done} exactly: its log-probability here {found}{cure}"
+
+
+def _first_line(error: Exception) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

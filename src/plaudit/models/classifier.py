@@ -1,0 +1,200 @@
+"""Reward models as folders: the standard sequence classifier, or the bare decoder and a score.
+
+A reward model is saved as the sequence classifier with one label that `transformers` has for the
+model's kind. Its score is the head's output at the last token that is not `pad_token_id`, found so
+by `transformers`; so the pad token must differ from every token an answer ends with. Where pad
+equals a stop token, an unused special token takes its place: see `classifier_tokenizer`.
+
+About half of the kinds of causal language models have no such class, or one that reads its score
+elsewhere. For them the folder holds the decoder, as `AutoModel` reads it, and score.safetensors
+with the head's `weight` [1, H]. `load_classifier` reads either.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plaudit.models.save import new_folder, save_tokenizer, write_model
+from plaudit.models.text import TextCodec, pad_right
+from plaudit.records.errors import UserError
+
+if TYPE_CHECKING:
+    from plaudit.models.load import LanguageModel
+
+SCORE_FILE = "score.safetensors"
+"""Beside a decoder without a classifier class: the head's `weight` [1, H]."""
+
+
+def check_classifier(lm: LanguageModel) -> None:
+    """UserError unless a reward model over this language model can be saved and told its texts."""
+    classifier_tokenizer(lm.codec)
+    if standard_class(lm.model) is None:
+        from transformers import AutoModel
+
+        try:
+            with torch.device("meta"):
+                AutoModel.from_config(lm.model.config)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"a reward model of {type(lm.model).__name__} cannot be saved, as transformers has "
+                "neither a sequence classifier nor a bare decoder of its kind: use another model"
+            ) from error
+
+
+def standard_class(causal_model: Any) -> type[Any] | None:
+    """The kind's sequence classifier, where it scores a conversation by its last token; else None.
+
+    Tried out: a classifier around this very decoder, with a known head, on a few tokens.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    config = _one_label(causal_model.config, pad_id=0)
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if kind is None:
+        return None
+    base = causal_model.base_model
+    width = causal_model.get_output_embeddings().weight.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(1, width, generator=generator).to(base.dtype) / width**0.5
+    ids = torch.tensor([[1, 2, 3, 4, 5]], device=base.device)
+    try:
+        with torch.device("meta"):
+            scorer = kind(config)
+        scorer.score.load_state_dict({"weight": weight}, strict=True, assign=True)
+        setattr(scorer, kind.base_model_prefix, base)
+        with torch.no_grad():
+            score = scorer.eval()(input_ids=ids).logits.double()
+            hidden = base(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+    except Exception:  # a class of another shape: no head called score, or another width
+        return None
+    wanted = (hidden @ weight[0]).double()
+    close = torch.allclose(score.flatten()[0], wanted, rtol=1e-3, atol=1e-3)
+    return kind if score.numel() == 1 and close else None
+
+
+def save_classifier(
+    folder: str | Path,
+    causal_model: Any,
+    codec: TextCodec,
+    score_weight: Tensor,
+    layers_state: Mapping[str, Tensor],
+) -> Path:
+    """Write a reward model; returns the folder.
+
+    The decoder is that of `causal_model` (embedding, layers, final norm) with `layers_state` laid
+    over it: tensors by their names in it, such as "layers.29.mlp.up_proj.weight" or "norm.weight".
+    `score_weight` is [1, H]. The tokenizer saved beside it pads with a token that ends no answer;
+    `AutoModelForSequenceClassification`, where the kind has one, then scores the last real token.
+    """
+    from safetensors.torch import save_file
+    from transformers import AutoModel
+
+    base = causal_model.base_model
+    state = dict(base.state_dict())
+    unknown = sorted(set(layers_state) - set(state))
+    assert not unknown, f"the backbone has no tensor {unknown[0]!r}"
+    state |= layers_state
+    tokenizer, pad_id = classifier_tokenizer(codec)
+    embedding = _name_of(base, base.get_input_embeddings().weight)
+    if pad_id >= len(state[embedding]):
+        state[embedding] = torch.nn.functional.pad(state[embedding], (0, 0, 0, 1))
+    config = _one_label(causal_model.config, pad_id=pad_id)
+    config.vocab_size = len(state[embedding])
+    kind = standard_class(causal_model)
+    weight = score_weight.detach().to(base.dtype)
+    with torch.device("meta"):  # shapes only: the weights are assigned, not copied
+        made_from: Any = AutoModel.from_config(config) if kind is None else kind(config)
+    made_from = made_from.to(base.dtype)
+    decoder = made_from if kind is None else made_from.base_model
+    decoder.load_state_dict(state, strict=True, assign=True)
+    if kind is not None:
+        made_from.score.load_state_dict({"weight": weight}, strict=True, assign=True)
+    place = Path(folder)
+    with new_folder(place) as made:
+        write_model(made, made_from)
+        if kind is None:
+            save_file({"weight": weight}, made / SCORE_FILE, metadata={"format": "pt"})
+        (made / "generation_config.json").unlink(missing_ok=True)
+        save_tokenizer(made, tokenizer)
+    return place
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A saved reward model: scores of whole conversations."""
+
+    decoder: Any
+    weight: Tensor
+    tokenizer: Any
+
+    @torch.no_grad()
+    def __call__(self, conversations: Sequence[Sequence[int]]) -> Tensor:
+        """The score [B] of each conversation's token ids, read at its last token."""
+        ids, mask = pad_right(conversations, int(self.tokenizer.pad_token_id))
+        device = self.weight.device
+        out = self.decoder(input_ids=ids.to(device), attention_mask=mask.long().to(device))
+        last = mask.sum(1) - 1
+        hidden: Tensor = out.last_hidden_state[torch.arange(len(ids)), last.to(device)]
+        return hidden @ self.weight[0]
+
+
+def load_classifier(folder: str | Path) -> Classifier:
+    """Read what `save_classifier` wrote, of either form; UserError where it is neither."""
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+    place = Path(folder)
+    if not (place / "config.json").is_file():
+        raise UserError(f"{place} holds no reward model: it has no config.json")
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    if (place / SCORE_FILE).is_file():
+        weight = load_file(place / SCORE_FILE)["weight"]
+        return Classifier(AutoModel.from_pretrained(place).eval(), weight, tokenizer)
+    try:
+        scorer: Any = AutoModelForSequenceClassification.from_pretrained(place).eval()
+        weight = scorer.score.weight.detach()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{place} holds no reward model that Plaudit wrote") from error
+    if weight.shape[0] != 1:
+        raise UserError(f"{place} gives {weight.shape[0]} numbers a text; a reward model gives one")
+    return Classifier(scorer.base_model, weight, tokenizer)
+
+
+def classifier_tokenizer(codec: TextCodec) -> tuple[Any, int]:
+    """The tokenizer to save with a reward model, and its pad id: a token that ends no answer.
+
+    The tokenizer's own pad token where that is so; else the first special token that neither stops
+    an answer nor is written by the template; else a new token, "<|pad|>".
+    """
+    tokenizer = copy.deepcopy(codec.tokenizer)
+    used = set(codec.stop_ids) | {tokenizer.bos_token_id}
+    if codec.template is not None:
+        start = codec.prompt("Hi").ids
+        used |= {*start, *codec.completion_ids("Hi", "Ho")}
+    specials = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+    for candidate in (tokenizer.pad_token_id, *specials):
+        if candidate is not None and candidate not in used:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(candidate)
+            return tokenizer, int(candidate)
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    return tokenizer, int(tokenizer.pad_token_id)
+
+
+def _one_label(config: Any, *, pad_id: int) -> Any:
+    """The config with one label, and with a pad token."""
+    made = type(config).from_dict(config.to_dict())
+    made.num_labels, made.pad_token_id = 1, pad_id
+    made.id2label, made.label2id = {0: "score"}, {"score": 0}
+    return made
+
+
+def _name_of(module: Any, tensor: Tensor) -> str:
+    names: list[str] = [name for name, value in module.named_parameters() if value is tensor]
+    return names[0]
