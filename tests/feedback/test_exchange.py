@@ -14,7 +14,8 @@ from plaudit.feedback.exchange import (
     import_feedback,
 )
 from plaudit.feedback.store import FeedbackStore
-from plaudit.records.columns import read_dataset, read_rows, write_jsonl
+from plaudit.records.columns import read_rows, write_jsonl
+from plaudit.records.datasets import read_dataset
 from plaudit.records.errors import UserError
 
 

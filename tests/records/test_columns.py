@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from plaudit.records.columns import (
     check_rows,
     parse_renames,
-    read_dataset,
     read_rows,
     rename_columns,
     require_columns,
     write_jsonl,
     write_parquet,
 )
+from plaudit.records.datasets import read_dataset
 from plaudit.records.errors import UserError
 
 PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
@@ -198,7 +198,7 @@ def test_wrong_values_name_file_line_and_column(tmp_path, row, message):
         ([{"prompt": "p", "chosen": "c"}], None),
         ([PAIR, {"prompt": "p", "chosen": "c"}], "row 2: no column 'rejected'"),
         ([PAIR, PAIR | {"margin": 1}], "row 2 has a column 'margin', which row 1 has not"),
-        ([PAIR | {"id": 1}, PAIR], "row 2 has no column 'id', which row 1 has"),
+        ([PAIR | {"rater": "x"}, PAIR], "row 2 has no column 'rater', which row 1 has"),
         ([], "holds no rows"),
         ([PAIR, "text"], "row 2 is 'text' .*expected an object"),
         (5, "a dataset is a path, a list of dicts or a datasets.Dataset, got int"),
@@ -219,7 +219,7 @@ def test_a_demanded_pair_with_near_names_hints_at_the_renaming():
 
 def test_places_that_hold_no_dataset(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{}")
-    (tmp_path / "pairs.csv").write_text("a,b")
+    (tmp_path / "pairs.xlsx").write_text("a,b")
     (tmp_path / "table.parquet").write_bytes(b"PAR1 is not enough")
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "\xe9"}')
     (tmp_path / "lines.json").write_text('{"a": 1}\n{"a": 2}')
@@ -229,11 +229,11 @@ def test_places_that_hold_no_dataset(tmp_path):
         "pair.jsonl": r"no such file .did you mean 'pairs\.jsonl'",
         "no/pairs.jsonl": "there is no folder",
         "": "is a folder, expected one file",
-        "pairs.csv": r"files of type '\.csv' cannot be read",
+        "pairs.xlsx": r"files of type '\.xlsx' cannot be read",
         "table.parquet": "cannot be read as Parquet",
         "latin.jsonl": "line 1: byte 11 is not UTF-8",
         "lines.json": r"broken JSON at line 2: Extra data; is it JSON lines\? then name it \.jsonl",
-        "object.json": "expected a list of objects",
+        "object.json": r"holds one object \(a\), expected a list of objects",
         "list.json": "entry 2 is 3",
     }
     for name, message in cases.items():

@@ -28,9 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--store", help=f"SQLite file or database URL (default: {STORE})")
     place.add_argument("--run", help="the store inside this run")
 
-    say = "read comparisons, labels, scores or a raw log from JSONL or Parquet"
+    say = "read comparisons, labels, scores or a raw log, in our columns or a known format"
     into = actions.add_parser("import", parents=[where], help=say, description=say)
-    into.add_argument("file", help="JSONL or Parquet")
+    into.add_argument("file", help="JSONL, JSON, CSV or TSV (also .gz), or Parquet")
     into.add_argument("--rater", help="who said it (default: the file's name, or its rater column)")
     into.add_argument(
         "--columns",
@@ -78,6 +78,8 @@ def _import(words: argparse.Namespace) -> int:
             f" {_count(done.num_items, 'item')} and {_count(done.num_votes, 'vote')}"
             f" are new in {store.name}"
         )
+    for note in done.notes:
+        print(f"  {note}")
     return 0
 
 

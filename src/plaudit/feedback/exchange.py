@@ -7,7 +7,6 @@ the same content digest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,19 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plaudit.feedback.entries import (
-    Item,
-    NewVote,
-    Segment,
-    canonical,
-    check_name,
-    comparison_vote,
-    score_vote,
-)
+from plaudit.feedback.entries import Item, NewVote, Segment
+from plaudit.feedback.incoming import items_and_votes, rater_of
 from plaudit.feedback.store import FeedbackStore
-from plaudit.records.columns import KINDS, check_rows, data_kind, rename_columns
+from plaudit.records.columns import rename_columns
+from plaudit.records.datasets import as_kind, named_rows
 from plaudit.records.errors import UserError, nearest
-from plaudit.records.rows import Row, Rows, read_rows, write_jsonl, write_parquet
+from plaudit.records.rows import Row, Rows, write_jsonl, write_parquet
 
 FORMS = ("preference", "unpaired", "scores", "votes")
 _VOTE_COLUMNS = ("item_key", "item_number", "prompt", "segments", "columns", "vote_key", "kind",
@@ -45,11 +38,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class Imported:
-    """How many rows were read, and how many items and votes were new to the store."""
+    """How many rows were read, how many items and votes were new to the store, and how it was read.
+
+    `notes` name the format that was recognised and the columns that were left out.
+    """
 
     num_rows: int
     num_items: int
     num_votes: int
+    notes: tuple[str, ...] = ()
 
 
 def export_feedback(
@@ -95,17 +92,12 @@ def import_feedback(
     rater: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Imported:
-    """Read feedback of any form that `export_feedback` writes into items and votes.
+    """Read feedback of any form that `export_feedback` writes, or of a known format, into the store.
 
     `rater` names who said it (default: the file's name without its ending); a raw log and a column
     `rater` name their own. Importing a file again adds nothing.
     """
-    rows = _renamed_rows(path, columns)
-    who = check_name(Path(path).stem if rater is None else rater, "the rater's name")
-    if all(name in rows[0] for name in _VOTE_COLUMNS):
-        return _add(store, len(rows), *_from_log(rows))
-    kind = data_kind(rows, kinds=("preference", "unpaired", "scored"))
-    return _add(store, len(rows), *_from_columns(rows, kind, who))
+    return _import(store, path, rater, columns, ("preference", "unpaired", "scored"), log=True)
 
 
 def import_comparisons(
@@ -115,11 +107,26 @@ def import_comparisons(
     rater: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Imported:
-    """As `import_feedback`, for a file of prompt, chosen, rejected and nothing else."""
-    rows = _renamed_rows(path, columns)
-    who = check_name(Path(path).stem if rater is None else rater, "the rater's name")
-    kind = data_kind(rows, kinds=("preference",))
-    return _add(store, len(rows), *_from_columns(rows, kind, who))
+    """As `import_feedback`, for a file of comparisons and nothing else."""
+    return _import(store, path, rater, columns, ("preference",), log=False)
+
+
+def _import(
+    store: FeedbackStore,
+    path: str | Path,
+    rater: str | None,
+    columns: Mapping[str, str] | None,
+    kinds: tuple[str, ...],
+    *,
+    log: bool,
+) -> Imported:
+    rows = named_rows(path, kinds)
+    named = rename_columns(rows, columns) if columns else rows
+    who = rater_of(path, rater)
+    if log and all(name in named[0] for name in _VOTE_COLUMNS):
+        return _add(store, named, *_from_log(named))
+    clean, kind = as_kind(named, kinds=kinds)
+    return _add(store, clean, *items_and_votes(clean, kind, who))
 
 
 def preference_rows(
@@ -224,20 +231,15 @@ def vote_rows(
 _LEFT_OUT = {"tie": "ties", "both_bad": "both bad"}
 
 
-def _renamed_rows(path: str | Path, columns: Mapping[str, str] | None) -> Rows:
-    rows = read_rows(path)
-    return rename_columns(rows, columns) if columns else rows
-
-
 def _add(
-    store: FeedbackStore, num_rows: int, items: Iterable[Item], votes: Iterable[NewVote]
+    store: FeedbackStore, rows: Rows, items: Iterable[Item], votes: Iterable[NewVote]
 ) -> Imported:
     with store.batch():
         before = store.size()
         store.add_items(items)
         store.add_votes(votes)
         after = store.size()
-    return Imported(num_rows, after[0] - before[0], after[1] - before[1])
+    return Imported(len(rows), after[0] - before[0], after[1] - before[1], rows.notes)
 
 
 def _positive(counts: Mapping[str, int]) -> dict[str, int]:
@@ -260,48 +262,6 @@ def _item_columns(number: int, item: Item) -> Row:
 
 def _flat(row: Row) -> Row:
     return {name: json.dumps(row[name]) if name in _NESTED else row[name] for name in row}
-
-
-def _from_columns(rows: Rows, kind: str, rater: str) -> tuple[list[Item], list[NewVote]]:
-    """Items and votes whose keys are digests of their content, so that a rerun adds nothing."""
-    check_rows(rows, kind)
-    items: list[Item] = []
-    votes: list[NewVote] = []
-    seen: Counter[str] = Counter()
-    mine = {*KINDS[kind], "margin", "rater"}
-    for index, row in enumerate(rows):
-        where = rows.where(index)
-        who = check_name(row.get("rater", rater), f"{where}: 'rater'")
-        digest = _digest({name: row[name] for name in KINDS[kind]}, where)
-        seen[f"{digest}/{who}"] += 1
-        again = seen[f"{digest}/{who}"]  # the same row twice is two votes on one item
-        extra = {name: value for name, value in row.items() if name not in mine}
-        texts = _texts(row, kind)
-        key = f"{kind}-{_digest([row['prompt'], texts, extra], where)}"
-        item = Item(key, row["prompt"], tuple(Segment(text) for text in texts), extra)
-        items.append(item)
-        name = f"{key}/{who}/{again}"
-        if kind == "preference":
-            margin = row.get("margin")
-            votes.append(comparison_vote(key, who, "a", key=name, margin=margin))
-        elif kind == "unpaired":
-            votes.append(score_vote(key, who, int(row["label"]), key=name))
-        else:
-            for position, score in enumerate(row["scores"]):
-                vote = score_vote(key, who, score, key=f"{name}/{position}", segment=position)
-                votes.append(vote)
-    return items, votes
-
-
-def _texts(row: Row, kind: str) -> list[Any]:
-    if kind == "preference":
-        return [row["chosen"], row["rejected"]]
-    return [row["completion"]] if kind == "unpaired" else list(row["completions"])
-
-
-def _digest(value: Any, where: str) -> str:
-    text = json.dumps(canonical(value, where), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _from_log(rows: Rows) -> tuple[Iterable[Item], list[NewVote]]:

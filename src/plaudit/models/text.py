@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.turns import canonical_messages
 from plaudit.records.types import Message, Prompt, Text
 
 CHATML = (
@@ -313,7 +314,7 @@ def _end_of_turn(tokenizer: Any, template: str) -> tuple[str, str, int | None]:
 
 
 def _messages(text: Text) -> list[Message]:
-    """One user turn for plain text; otherwise the messages, checked."""
+    """One user turn for plain text; otherwise the messages, checked, without fields that are null."""
     turns: list[Any] = [{"role": "user", "content": text}] if isinstance(text, str) else list(text)
     for number, turn in enumerate(turns, start=1):
         fields = (turn.get("role"), turn.get("content")) if isinstance(turn, Mapping) else (None,)
@@ -328,7 +329,7 @@ def _messages(text: Text) -> list[Message]:
         raise UserError(
             "the prompt ends with a turn of the assistant: put that turn in the completion"
         )
-    return turns
+    return canonical_messages(turns)
 
 
 def _readable(text: Text, messages: list[Message]) -> str:

@@ -7,7 +7,9 @@ that stand become index pairs over a batch of answers. Comparisons of texts that
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,12 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from plaudit.feedback.entries import Comparison, Item, Segment, comparison_vote, plain_text
+from plaudit.feedback.entries import Comparison, Item, Segment, comparison_vote
 from plaudit.feedback.raters import Rater
 from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.sft import demonstrations
 from plaudit.records.errors import UserError
 from plaudit.records.events import Done, Event, Step
+from plaudit.records.turns import answer_after, answer_text, canonical_messages
 from plaudit.records.types import Prompt, Trajectories
 from plaudit.rewards.pairs import Pairs
 
@@ -137,35 +140,43 @@ def opinions_on(batch: Trajectories, comparisons: Sequence[Comparison], *, split
 def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Opinions:
     """Comparisons of texts from elsewhere: each different answer is tokenised once.
 
-    Answers to the same prompt form one group. Raises `UserError` where nothing is decided.
+    Answers to the same prompt form one group: prompts are the same where their messages are, and a
+    plain text is one turn of the user. Raises `UserError` where nothing is decided.
     """
+    asked: dict[str, Prompt] = {}
     answers: dict[str, dict[str, int]] = {}
+    item_of: dict[tuple[str, str], str] = {}
     cast: list[tuple[str, str, str, float]] = []
     for c in comparisons:
         if c.preference == "both_bad":
             continue
-        prompt, a, b = plain_text(c.prompt), plain_text(c.a), plain_text(c.b)
-        known = answers.setdefault(prompt, {})
+        with _in_item(c.item_key):
+            a, b = (answer_text(answer_after(c.prompt, text, "an answer")) for text in (c.a, c.b))
+            name = json.dumps(canonical_messages(c.prompt), sort_keys=True)
+            if name not in asked:
+                asked[name] = codec.prompt(c.prompt)
+        known = answers.setdefault(name, {})
         for text in (a, b):
             known.setdefault(text, len(known))
-        cast.append((prompt, a, b, {"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference]))
+            item_of.setdefault((name, text), c.item_key)
+        cast.append((name, a, b, {"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference]))
     if not cast:
         raise UserError("the feedback store holds no comparison that a reward model can learn from")
     examples: list[tuple[Prompt, tuple[int, ...]]] = []
     texts: list[str] = []
     group: list[int] = []
     first: dict[str, int] = {}
-    for g, (text, known) in enumerate(answers.items()):
-        asked = codec.prompt(text)
-        first[text] = len(examples)
+    for g, (name, known) in enumerate(answers.items()):
+        first[name] = len(examples)
         for answer in known:
-            examples.append((asked, codec.completion_ids(asked, answer)))
+            with _in_item(item_of[name, answer]):
+                examples.append((asked[name], codec.completion_ids(asked[name], answer)))
             texts.append(answer)
             group.append(g)
     whole = demonstrations(examples, pad_id=codec.pad_id)
     batch = replace(
         whole,
-        prompts=tuple(examples[first[text]][0] for text in answers),
+        prompts=tuple(asked[name] for name in answers),
         group=torch.tensor(group),
         texts=tuple(texts),
     )
@@ -174,6 +185,15 @@ def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Op
         batch,
         Pairs(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows)),
     )
+
+
+@contextlib.contextmanager
+def _in_item(key: str) -> Iterator[None]:
+    """Says in which item of the store a text cannot be used."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"the feedback store's item {key!r}: {error}") from error
 
 
 def split_opinions(opinions: Opinions, *, share: float, seed: int) -> tuple[Opinions, Opinions]:

@@ -1,4 +1,4 @@
-"""The files that a job reads: renamed, checked, and turned into prompts before anything begins.
+"""The files that a job reads: renamed, recognised, checked, and turned into prompts at the start.
 
 A rename (`--columns prompt=question`) holds for every file of the job that has the old name.
 """
@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plaudit.records.columns import check_rows, data_kind, read_rows, rename_columns
+from plaudit.records.datasets import as_kind, named_rows
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.rows import Rows
+from plaudit.records.turns import answer_text
 from plaudit.records.types import Prompt
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A file's rows, renamed and checked, and the renames that it needed."""
+    """A file's rows, renamed, checked and clean, and the renames that it needed.
+
+    `rows.notes` are sentences for the user: the format that was recognised, columns left out.
+    """
 
     rows: Rows
     renames: dict[str, str]
@@ -34,7 +38,7 @@ def read_sources(
 
     Raises UserError for a rename whose old name is in none of the files.
     """
-    raw = {use: read_rows(path) for use, (path, _) in files.items()}
+    raw = {use: named_rows(path, (kind,)) for use, (path, kind) in files.items()}
     for new, old in columns.items():
         if not any(old in rows[0] for rows in raw.values()):
             names = [name for rows in raw.values() for name in rows[0]]
@@ -45,9 +49,7 @@ def read_sources(
     sources = {}
     for use, (_, kind) in files.items():
         renames = {new: old for new, old in columns.items() if old in raw[use][0]}
-        rows = rename_columns(raw[use], renames)
-        data_kind(rows, kinds=(kind,))
-        check_rows(rows, kind)
+        rows, _ = as_kind(raw[use], columns=renames, kinds=(kind,))
         sources[use] = Source(rows, renames)
     return sources
 
@@ -69,20 +71,10 @@ def examples_of(rows: Rows, codec: TextCodec) -> list[tuple[Prompt, tuple[int, .
     for i, row in enumerate(rows):
         with _at(rows, i):
             prompt = codec.prompt(row["prompt"])
-            ids = codec.completion_ids(prompt, _words(row["completion"]))
+            ids = codec.completion_ids(prompt, answer_text(row["completion"]))
             codec.fits(prompt, len(ids))
             examples.append((prompt, ids))
     return examples
-
-
-def _words(completion: object) -> str:
-    """A completion as plain text: itself, or the content of its single message."""
-    if isinstance(completion, str):
-        return completion
-    assert isinstance(completion, list | tuple)
-    if len(completion) != 1 or completion[0]["role"] != "assistant":
-        raise UserError("the completion must be a text or one message of the role assistant")
-    return str(completion[0]["content"])
 
 
 @contextlib.contextmanager

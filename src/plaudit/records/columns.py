@@ -1,13 +1,14 @@
 """The columns of a dataset: renaming them, knowing by them what kind of data it is, checking.
 
-Kinds are known by their columns, as the field names them (`KINDS`); extra columns pass through and
-reach reward functions. Every row must have the same columns: nothing is filled in. Files are read
+Kinds are known by their columns, as the field names them (`KINDS`). Columns that a kind uses must be
+in every row: nothing is filled in; what becomes of others is said in `datasets.py`. Files are read
 and written in `rows.py`. Errors name the file, the line (row, in Parquet) and the column.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ from plaudit.records.rows import (
 __all__ = [
     "KINDS",
     "KNOWN_COLUMNS",
+    "OPTIONAL",
     "Row",
     "Rows",
     "check_rows",
     "data_kind",
+    "parse_number",
     "parse_renames",
-    "read_dataset",
     "read_rows",
     "rename_columns",
     "require_columns",
+    "used_columns",
     "write_jsonl",
     "write_parquet",
 ]
@@ -49,25 +52,16 @@ KINDS: dict[str, tuple[str, ...]] = {
     "text": ("text",),
     "prompt": ("prompt",),
 }
-"""Kind of data and the columns it needs; the first that fits is taken. `margin` is optional."""
+"""Kind of data and the columns it needs; the first that fits is taken."""
+
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "preference": ("margin", "rater"),
+    "unpaired": ("rater",),
+    "scored": ("rater",),
+}
+"""Columns that a kind uses where the file has them; then every row must."""
 
 KNOWN_COLUMNS = (*dict.fromkeys(name for names in KINDS.values() for name in names), "margin")
-
-
-def read_dataset(
-    source: Any, *, columns: Mapping[str, str] | None = None, kinds: Sequence[str] = ()
-) -> tuple[Rows, str]:
-    """Rows that are checked, and their kind (a name in `KINDS`).
-
-    `columns` maps a new name to the name in the file.
-    Where `kinds` are given, the data must be one of them: the first whose columns are all there.
-    """
-    rows = read_rows(source)
-    if columns:
-        rows = rename_columns(rows, columns)
-    kind = data_kind(rows, kinds=kinds)
-    check_rows(rows, kind)
-    return rows, kind
 
 
 def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
@@ -98,7 +92,7 @@ def rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
                 )
         kept = {name: value for name, value in row.items() if name not in columns.values()}
         out.append({new: row[old] for new, old in columns.items()} | kept)
-    return Rows(out, rows.source, rows.unit, rows.numbers)
+    return rows.having(out)
 
 
 def data_kind(rows: Rows, *, kinds: Sequence[str] = ()) -> str:
@@ -133,20 +127,20 @@ def require_columns(
                 raise UserError(f"{known.where(index)}: {name!r} is null, expected a value")
 
 
+def used_columns(rows: Sequence[Row], kind: str) -> tuple[str, ...]:
+    """The columns that data of this kind uses, with the optional ones that a row has."""
+    optional = [name for name in OPTIONAL.get(kind, ()) if any(name in row for row in rows)]
+    return (*KINDS[kind], *optional)
+
+
 def check_rows(rows: Sequence[Row], kind: str, path: str | Path | None = None) -> None:
     """UserError unless every value of the kind's columns is of the right type and not empty."""
     known = _with_origin(rows, path)
-    names = (*KINDS[kind], *(("margin",) if rows and "margin" in rows[0] else ()))
+    names = used_columns(known, kind)
+    for name in names[len(KINDS[kind]) :]:
+        _require_everywhere(known, name)
     require_columns(known, names)
-    first = set(known[0]) if known else set()
     for index, row in enumerate(known):
-        if row.keys() != first:
-            name = sorted(first.symmetric_difference(row))[0]
-            here, there = ("has no", "has") if name in first else ("has a", "has not")
-            raise UserError(
-                f"{known.where(index)} {here} column {name!r}, which {known.unit} "
-                f"{known.numbers[0]} {there}; give it in every row (null will do) or in none"
-            )
         for name in names:
             problem = _CHECKS[name](row[name])
             if problem:
@@ -157,6 +151,17 @@ def check_rows(rows: Sequence[Row], kind: str, path: str | Path | None = None) -
                     f"{known.where(index)}: {len(row['completions'])} completions but "
                     f"{len(row[other])} {other}; expected one for each"
                 )
+
+
+def _require_everywhere(rows: Rows, name: str) -> None:
+    """UserError where only some rows have an optional column."""
+    for index, row in enumerate(rows):
+        if (name in row) != (name in rows[0]):
+            here, there = ("has no", "has") if name in rows[0] else ("has a", "has not")
+            raise UserError(
+                f"{rows.where(index)} {here} column {name!r}, which {rows.unit} "
+                f"{rows.numbers[0]} {there}; give it in every row or in none"
+            )
 
 
 # --- checking ------------------------------------------------------------------------------
@@ -202,6 +207,21 @@ def _completions_problem(value: Any) -> str | None:
     return None
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def parse_number(text: str) -> int | float | None:
+    """The number that a text is, written as JSON or a spreadsheet writes one; else None."""
+    if not _NUMBER.fullmatch(text.strip()):
+        return None
+    return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
+
+
+def _name_problem(value: Any) -> str | None:
+    fine = isinstance(value, str) and bool(value.strip())
+    return None if fine else f"is {brief(value)}, expected a text that is not empty"
+
+
 def _label_problem(value: Any) -> str | None:
     # 1 and 0 are labels, 1.0 is a score that lost its way
     fine = isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
@@ -237,6 +257,7 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "labels": _each(_label_problem),
     "scores": _each(_number_problem),
     "margin": _number_problem,
+    "rater": _name_problem,
 }
 
 
@@ -249,12 +270,21 @@ def _with_origin(rows: Sequence[Row], path: str | Path | None) -> Rows:
 
 
 def _missing_column(rows: Rows, index: int, name: str) -> None:
+    """Says that a column is missing, and which one could be renamed to it, if any could."""
     row = rows[index]
     free = [other for other in row if other not in KNOWN_COLUMNS]
-    hint = nearest(name, free) or (
-        f" (columns are {listed_names(row)})" if row else " (it is empty)"
-    )
-    old = hint.split("'")[1] if hint.startswith(" (did you mean") else "OLD"
+    near = nearest(name, free)
+    said = f"{rows.where(index)}: no column {name!r}"
+    if near:
+        old = near.split("'")[1]
+        raise UserError(f"{said}{near}; rename with --columns {name}={old}")
+    if not row:
+        raise UserError(f"{said} (it is empty)")
+    said += f" (columns are {listed_names(row)})"
+    could = [other for other in free if not _CHECKS[name](row[other])]
+    if not could:
+        raise UserError(f"{said}, and no other column could be it")
+    one = could[0] if len(could) == 1 else "THAT"
     raise UserError(
-        f"{rows.where(index)}: no column {name!r}{hint}; rename with --columns {name}={old}"
+        f"{said}; if {' or '.join(map(repr, could[:3]))} is it, rename with --columns {name}={one}"
     )
