@@ -115,12 +115,18 @@ def test_a_prompt_that_cannot_be_used_is_named_by_its_line(folder, value, proble
     assert re.match(f"odd.jsonl, line 7: {problem}", said), said
 
 
-def test_a_column_that_only_some_rows_have_is_named(folder):
+def test_a_column_that_only_some_rows_have_stops_only_a_reward_that_takes_it(folder):
     rows = [row | {"topic": "tea"} for row in ROWS]
     del rows[4]["topic"]
     write_rows(folder / "ragged.jsonl", rows)
-    said = refused(*REWARD, "--prompts", "ragged.jsonl")
-    assert said.startswith("ragged.jsonl, line 5 has no column 'topic', which line 1 has")
+    said = refused("--reward", "reward.py:on_topic", "--prompts", "ragged.jsonl")
+    assert said == (
+        "reward.py:on_topic takes the column 'topic', but ragged.jsonl, line 5 has no 'topic'; "
+        "give it in every row (null will do)"
+    )
+    kept = run(*REWARD, "--prompts", "ragged.jsonl", "--num-held-out", "12")
+    assert "column 'topic' is left out: ragged.jsonl, line 5 has no 'topic'" in kept.out
+    assert "12 prompts, of which num_held_out=12" in kept.err
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_a_column_that_only_some_rows_have_is_named(folder):
             "Stop.<|im_end|>",
             r"the completion 'Stop.<\|im_end\|>' holds <\|im_end\|>, which would end it early",
         ),
-        ([{"role": "user", "content": "Hi"}], "the completion must be a text or one message"),
+        ([{"role": "user", "content": "Hi"}], "'completion' is one turn of 'user', expected"),
     ],
 )
 def test_a_demonstration_that_cannot_be_used_is_named_by_its_line(folder, completion, problem):

@@ -56,7 +56,7 @@ from plaudit.pipelines.opinions import (
     split_opinions,
 )
 from plaudit.pipelines.report import write_report
-from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources
+from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
 from plaudit.pipelines.stages import Stages
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
@@ -87,7 +87,7 @@ class FeedbackConfig(Config):
     )
     file: str | None = Field(
         None,
-        description="Comparisons to learn from: JSONL or Parquet with prompt, chosen, rejected.",
+        description="Comparisons to learn from: prompt, chosen, rejected, or a known format.",
     )
     store: str | None = Field(
         None, description="Path or URL of the feedback store; none puts it in the run folder."
@@ -115,7 +115,8 @@ class RLHFConfig(Config):
         description="A Hugging Face folder, a GGUF file, a hub id, or smollm2 (the embedded model).",
     )
     prompts: str = Field(
-        "demo", description="JSONL or Parquet with a prompt column, or demo (prompts of our own)."
+        "demo",
+        description="JSONL, CSV or Parquet with a prompt column, or demo (prompts of our own).",
     )
     reward: str | None = Field(
         None,
@@ -250,7 +251,11 @@ class _Job:
             files["demonstrations"] = (config.demonstrations, "prompt-completion")
         if self.source == "file" and config.feedback.file is not None:
             files["feedback"] = (config.feedback.file, "preference")
-        return read_sources(files, config.columns)
+        sources = read_sources(files, config.columns)
+        for source in sources.values():
+            for note in source.rows.notes:
+                self.stages.progress.note(note)
+        return sources
 
     @property
     def source(self) -> str:
@@ -264,6 +269,7 @@ class _Job:
         name = self.config.reward
         if name is not None:
             function = load_reward_function(name)
+            require_kept(self.sources["prompts"].rows, function, name=name)
             return lambda p, c, columns: checked_scores(function, p, c, columns, name=name)
         if self.source == "annotators":
             return lambda p, c, columns: [gold_score(text) for text in c]

@@ -6,9 +6,10 @@ A rename (`--columns prompt=question`) holds for every file of the job that has 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plaudit.records.datasets import as_kind, named_rows
 from plaudit.records.errors import UserError, nearest
@@ -52,6 +53,17 @@ def read_sources(
         rows, _ = as_kind(raw[use], columns=renames, kinds=(kind,))
         sources[use] = Source(rows, renames)
     return sources
+
+
+def require_kept(rows: Rows, function: Callable[..., Any], *, name: str) -> None:
+    """UserError where a reward takes a column that the file has, but that had to be left out."""
+    try:
+        wanted = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # builtins may hide theirs
+        return
+    for column, reason in rows.left_out.items():
+        if column in wanted:
+            raise UserError(f"{name} takes the column {column!r}, but {reason}")
 
 
 def prompts_of(rows: Rows, codec: TextCodec, *, max_new_tokens: int) -> list[Prompt]:

@@ -86,15 +86,24 @@ def answer_after(prompt: Text, answer: Text, name: str) -> Text:
         return answer
     begins, turns = canonical_messages(prompt), canonical_messages(answer)
     rest = list(answer)
-    if len(turns) > 1 or turns[0]["role"] != "assistant":
-        for number, (asked, said) in enumerate(zip(begins, turns, strict=False), start=1):
-            if asked != said:
-                raise UserError(
-                    f"{name!r} contradicts 'prompt' in turn {number}: {_turn(said)}, not "
-                    f"{_turn(asked)}; if the whole conversation is right, rename 'prompt' to "
-                    "another name (--columns asked=prompt)"
-                )
-        rest = rest[len(begins) :]
+    if len(turns) == 1:
+        if turns[0]["role"] != "assistant":
+            raise UserError(
+                f"{name!r} is one turn of {turns[0]['role']!r}, expected a text or a turn of the "
+                "assistant"
+            )
+        return rest
+    for number, (asked, said) in enumerate(zip(begins, turns, strict=False), start=1):
+        if asked != said:
+            way_out = (
+                "; if the whole conversation is right, leave the column 'prompt' out by another "
+                "name (--columns asked=prompt)"
+            )
+            raise UserError(
+                f"{name!r} contradicts 'prompt' in turn {number}: {_turn(said)}, not "
+                f"{_turn(asked)}{way_out if name in ('chosen', 'rejected') else ''}"
+            )
+    rest = rest[len(begins) :]
     _require_one_answer(rest, name, "after the prompt")
     return rest
 
