@@ -49,6 +49,15 @@ def test_in_counted_and_out_again(plaudit, tmp_path):
     ]
 
 
+def test_the_format_that_was_recognised_is_said(plaudit, tmp_path):
+    talk = "\n\nHuman: Say hello.\n\nAssistant: "
+    row = {"chosen": talk + "Hello!", "rejected": talk + "No."}
+    (tmp_path / "hh.jsonl").write_text(json.dumps(row) + "\n")
+    code, out, err = plaudit("import", "hh.jsonl")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == ["  hh.jsonl is read as HH-RLHF transcripts"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

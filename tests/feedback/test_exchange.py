@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -13,8 +14,9 @@ from plaudit.feedback.exchange import (
     import_comparisons,
     import_feedback,
 )
+from plaudit.feedback.incoming import read_comparisons
 from plaudit.feedback.store import FeedbackStore
-from plaudit.records.columns import read_rows, write_jsonl
+from plaudit.records.columns import read_rows, write_jsonl, write_parquet
 from plaudit.records.datasets import read_dataset
 from plaudit.records.errors import UserError
 
@@ -226,3 +228,56 @@ def test_errors(store, other, tmp_path):
     with pytest.raises(UserError, match="line 1: no column 'chosen'"):
         import_comparisons(other, bad)
     assert other.size() == (0, 0)
+
+
+def test_the_store_holds_a_clean_prompt_and_answer(other, tmp_path):
+    """UltraFeedback binarized: the question is in the prompt and in both conversations."""
+    asked = {"role": "user", "content": "Name a river."}
+    said = [{"role": "assistant", "content": text} for text in ("The Weser.", "No.")]
+    row = {"prompt": "Name a river.", "prompt_id": "x", "messages": [asked, said[0]],
+           "chosen": [asked, said[0]], "rejected": [asked, said[1]], "score_chosen": 8.0}  # fmt: skip
+    write_jsonl(tmp_path / "pairs.jsonl", [row])
+    taken = import_feedback(other, tmp_path / "pairs.jsonl")
+    [c] = other.comparisons()
+    assert (c.prompt, c.chosen, c.rejected) == ("Name a river.", [said[0]], [said[1]])
+    assert c.columns == {"prompt_id": "x", "messages": row["messages"], "score_chosen": 8.0}
+    assert "whole conversations in 1 of 1 rows" in taken.notes[0]
+    assert import_feedback(other, tmp_path / "pairs.jsonl").num_votes == 0
+
+
+def test_comparisons_are_read_without_a_store(tmp_path):
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m, "id": m} for m in (1, 2)]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    read = read_comparisons(tmp_path / "pairs.jsonl", {"number": "id"})
+    assert read == [
+        (f"{tmp_path}/pairs.jsonl, line {m}", "p", "a", "b", m, "pairs", {"number": m})
+        for m in (1, 2)
+    ]
+    assert read[0].where.endswith("line 1")
+    named = [row | {"rater": "ann"} for row in rows]
+    write_jsonl(tmp_path / "pairs.jsonl", named)
+    assert [c.rater for c in read_comparisons(tmp_path / "pairs.jsonl", rater="bob")] == ["ann"] * 2
+
+
+def test_scores_and_labels_of_other_formats_and_tables(other, tmp_path):
+    raw = {"instruction": "q", "completions": [
+        {"response": "a", "overall_score": 7}, {"response": "b", "overall_score": 2.5}]}  # fmt: skip
+    write_jsonl(tmp_path / "raw.jsonl", [raw])
+    taken = import_feedback(other, tmp_path / "raw.jsonl")
+    assert [(s.prompt, s.answer, s.score, s.rater) for s in other.scores()] == [
+        ("q", "a", 7, "raw"),
+        ("q", "b", 2.5, "raw"),
+    ]
+    assert taken.notes == (f"{tmp_path}/raw.jsonl is read as UltraFeedback (raw)",)
+    (tmp_path / "votes.csv.gz").write_bytes(gzip.compress(b"prompt,completion,label\nq,a,true\n"))
+    import_feedback(other, tmp_path / "votes.csv.gz")
+    assert other.scores()[-1].score == 1
+    assert other.scores()[-1].rater == "votes"
+
+
+def test_a_column_of_bytes_stops_no_import(other, tmp_path):
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "image": b"\x89PNG", "id": 3}
+    write_parquet(tmp_path / "d.parquet", [row])
+    taken = import_comparisons(other, tmp_path / "d.parquet")
+    assert other.comparisons()[0].columns == {"id": 3}
+    assert ["'image' is left out" in note for note in taken.notes] == [True]

@@ -151,7 +151,7 @@ def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Op
         if c.preference == "both_bad":
             continue
         with _in_item(c.item_key):
-            a, b = (answer_text(answer_after(c.prompt, text, "an answer")) for text in (c.a, c.b))
+            a, b = (answer_text(answer_after(c.prompt, text, "answer")) for text in (c.a, c.b))
             name = json.dumps(canonical_messages(c.prompt), sort_keys=True)
             if name not in asked:
                 asked[name] = codec.prompt(c.prompt)
