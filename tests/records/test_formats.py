@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -166,7 +167,9 @@ def test_label_studios_answers_are_comparisons_once_the_fields_are_named(tmp_pat
         read_dataset(path, columns=names, kinds=("preference",))
     tasks[1]["annotations"] = [{"result": [{"type": "choices", "value": {"choices": ["A"]}}]}]
     path.write_text(json.dumps(tasks))
-    with pytest.raises(UserError, match="entry 2: this Label Studio annotation holds answers of"):
+    with pytest.raises(
+        UserError, match="entry 2: this Label Studio annotation holds 1 answers of type choi"
+    ):
         read_dataset(path, columns=names, kinds=("preference",))
 
 
@@ -316,3 +319,75 @@ def test_a_missing_column_names_only_columns_that_could_be_it():
         read_dataset([{"n": 3}], kinds=("prompt",))
     with pytest.raises(UserError, match=r"no column 'prompt' .*, and no other column could be it"):
         read_dataset([{"chosen": "a", "rejected": "b"}], kinds=("preference",))
+
+
+ODD = [None, True, 0, 1.5, "", "x", "[", [], [0], [[]], [None], {}, {"role": "user"}, [{}], [{"role": 1, "content": "x"}],
+       [{"from": "human", "value": None}], [user("x"), {}], {"messages": [1]}, [["a"]], b"x"]  # fmt: skip
+RAW = {
+    "instruction": "q",
+    "completions": [{"response": "a", "overall_score": 1, "annotations": {}}],
+}
+TASK = {"data": {"prompt": "q"}, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "left"}}]}]}  # fmt: skip
+WHOLE = [row for row, _ in (*COMPARISONS.values(), *DEMONSTRATIONS.values())]
+
+
+@pytest.mark.parametrize("kind", ["preference", "scored", "prompt-completion", "prompt"])
+def test_odd_values_are_read_or_refused_in_one_sentence(kind):
+    """Every odd value in every column and every part of it, in the first row or a later one."""
+    refused = []
+    for good in [*WHOLE, RAW, TASK, {"prompt": "q", "chosen": ASKED, "rejected": "x"}]:
+        for place in places(good):
+            for odd in ODD:
+                bad = replaced(good, place, odd)
+                for rows in ([bad], [good, bad]):
+                    try:
+                        read_dataset(rows, kinds=(kind,))
+                    except UserError as error:
+                        refused.append(str(error))
+    assert len(refused) > 100
+    assert not [said for said in refused if "\n" in said or "OLD" in said]
+
+
+def places(value):
+    """The ways to every part of a nested value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()  # fmt: skip
+    for name, inner in items:
+        yield (name,)
+        yield from ((name, *rest) for rest in places(inner))
+
+
+def replaced(value, place, odd):
+    if not place:
+        return odd
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[place[0]] = replaced(value[place[0]], place[1:], odd)
+    return changed
+
+
+DATA_PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_the_examples_of_the_page_are_read_as_the_page_says(tmp_path):
+    kinds = {"comparisons": "preference", "scores": "scored", "demonstrations": "prompt-completion"}
+    page = DATA_PAGE.read_text()
+    table = page.partition("| format | used as |")[2].partition("\n\n")[0].splitlines()[2:]
+    examples = page.split("```json\n")[1:]
+    assert len(table) == len(examples) == 10
+    for line, example in zip(table, examples, strict=True):
+        text, name = example.partition("```")[0], line.split("|")[1].strip()
+        path = tmp_path / ("d.json" if text.startswith("[") else "d.jsonl")
+        path.write_text(text)
+        for use in line.split("|")[2].split(","):
+            names = {"prompt": "question", "left": "a", "right": "b"} if "Label" in name else {}
+            kind = kinds.get(use.strip(), "prompt")
+            if kind == "prompt" and name in ("ShareGPT", "OpenAI's `messages`"):
+                continue  # these end with an answer: see test_demonstrations_and_prompts
+            rows, found = read_dataset(path, columns=names, kinds=(kind,))
+            assert (len(rows), found) == (2, kind)
+            assert rows.notes or kind == "prompt"
+            asked = [row["prompt"] for row in rows]
+            lake = asked[1] if isinstance(asked[1], str) else asked[1][-1]["content"]
+            assert lake == "Name a lake."
+            if "chosen" in rows[1] and kind == "preference":
+                chosen = rows[1]["chosen"]
+                assert chosen in ("Como.", [assistant("Como.")])

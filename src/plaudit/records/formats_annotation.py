@@ -30,16 +30,17 @@ def label_studio_rows(rows: Rows) -> Rows:
         if not _is_task(task):
             raise UserError(f"{rows.where(index)} has no data and annotations, as a task has")
         for annotation in task["annotations"]:
-            answers = _answers(annotation, rows.where(index))
             if annotation.get("was_cancelled"):
                 left_out["cancelled"] += 1
-            elif not answers:
+                continue
+            answers = _answers(annotation, rows.where(index))
+            if not answers:
                 left_out["without an answer"] += 1
-            else:
-                who = annotation.get("completed_by")
-                said = {SELECTED: answers[0]} | ({} if who is None else {RATER: _name(who)})
-                made.append(dict(task["data"]) | said)
-                numbers.append(rows.numbers[index])
+                continue
+            who = annotation.get("completed_by")
+            said = {SELECTED: answers[0]} | ({} if who is None else {RATER: _name(who)})
+            made.append(dict(task["data"]) | said)
+            numbers.append(rows.numbers[index])
     if not made:
         raise UserError(f"{rows.source}: this Label Studio export holds no finished comparison")
     counted = " and ".join(f"{num} {reason}" for reason, num in left_out.items())
@@ -68,16 +69,16 @@ def _is_task(row: Row) -> bool:
 
 def _answers(annotation: Mapping[str, Any], where: str) -> list[Any]:
     """What an annotation's pairwise result selects: nothing or one thing."""
-    found = [one for one in annotation["result"] if isinstance(one, Mapping)]
-    others = {str(one.get("type")) for one in found} - {"pairwise"}
-    answers = [one.get("value", {}).get("selected") for one in found if one["type"] == "pairwise"]
-    if len(answers) > 1 or (others and not answers):
-        kinds = f"answers of type {listed_names(sorted(others))}" if others else "several answers"
+    results = [one if isinstance(one, Mapping) else {} for one in annotation["result"]]
+    types = sorted({str(one.get("type")) for one in results})
+    values = [one.get("value") for one in results]
+    if len(values) > 1 or types not in ([], ["pairwise"]):
         raise UserError(
-            f"{where}: this Label Studio annotation holds {kinds}, expected one of type pairwise; "
-            "write its answers as rows of prompt, chosen, rejected"
+            f"{where}: this Label Studio annotation holds {len(values)} answers of type "
+            f"{listed_names(types)}, expected one of type pairwise; write its answers as rows of "
+            "prompt, chosen, rejected"
         )
-    return answers
+    return [value.get("selected") if isinstance(value, Mapping) else None for value in values]
 
 
 def _name(who: Any) -> str:

@@ -154,8 +154,7 @@ def _any_messages(turns: Any, name: str) -> list[Any]:
 
 def _sharegpt_turns(row: Row, *, last: str) -> list[Any]:
     turns = _any_messages(row["conversations"], "conversations")
-    if isinstance(row.get("system"), str) and row["system"].strip():
-        turns = [{"role": "system", "content": row["system"]}, *turns]
+    turns = [*_system(row), *turns]
     return require_prompt(turns, "'conversations'") if last == "the user's" else turns
 
 
@@ -193,15 +192,27 @@ def _checked(turns: Any, name: str) -> list[Any]:
     return [dict(turn) for turn in turns]
 
 
+def _optional_text(row: Row, name: str) -> str:
+    """A column that may be absent, null or empty, and is a text otherwise."""
+    value = row.get(name)
+    if not isinstance(value, str | None):
+        raise UserError(f"{name!r} is {brief(value)}, expected a text")
+    return value or ""
+
+
+def _system(row: Row) -> list[Any]:
+    """The system turn of a column `system`, if it says anything."""
+    said = _optional_text(row, "system")
+    return [{"role": "system", "content": said}] if said.strip() else []
+
+
 def alpaca_prompt(row: Row) -> Row:
     """The instruction and, on the next line, the input; LLaMA-Factory's order of turns."""
-    asked = [row["instruction"]]
-    if row.get("input"):
-        asked.append(row["input"])
-    text = "\n".join(asked)
-    turns: list[Any] = []
-    if row.get("system"):
-        turns.append({"role": "system", "content": row["system"]})
+    given = _optional_text(row, "input")
+    if not texts(row, "instruction"):
+        raise UserError(f"'instruction' is {brief(row['instruction'])}, expected a text")
+    text = f"{row['instruction']}\n{given}" if given else row["instruction"]
+    turns = _system(row)
     for question, answer in row.get("history") or ():
         turns.append({"role": "user", "content": question})
         turns.append({"role": "assistant", "content": answer})
