@@ -114,6 +114,14 @@ def test_several_turns_and_a_system_message_are_rendered_and_readable():
     assert list(ids) == [*ids_of(c.tokenizer, "See you"), c.end_of_turn]
 
 
+def test_fields_of_a_message_that_are_null_count_as_absent():
+    """A template that joins `message.name` must not meet a null that Parquet filled in."""
+    named = CHATML.replace("message['role']", "message.get('name', message['role'])")
+    made = codec("chatml", named).prompt([{"role": "user", "content": "Hi", "name": None}])
+    assert made.ids == codec("chatml", named).prompt("Hi").ids
+    assert made.messages == ({"role": "user", "content": "Hi"},)
+
+
 def test_a_prompt_can_be_completed_in_place_of_its_messages():
     c = codec("chatml")
     turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]

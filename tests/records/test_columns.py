@@ -110,6 +110,10 @@ def test_renaming(tmp_path):
         rename_columns(rows, {"chosen": "godo"})
     with pytest.raises(UserError, match="there is a column 'id' already"):
         rename_columns(rows, {"id": "good"})
+    some = read_rows([PAIR | {"note": 1}, PAIR])
+    assert rename_columns(some, {"other": "note"}) == [PAIR | {"other": 1}, PAIR]
+    with pytest.raises(UserError, match="row 2: --columns margin=note: no 'note'"):
+        rename_columns(some, {"margin": "note"})
     for wrong in ("chosen", "=good", "chosen="):
         with pytest.raises(UserError, match="expected NEW=OLD"):
             parse_renames([wrong])

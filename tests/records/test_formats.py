@@ -80,6 +80,16 @@ DEMONSTRATIONS = {
 }  # fmt: skip
 
 
+ODD = [None, True, 0, 1.5, "", "x", "[", [], [0], [[]], [None], {}, {"role": "user"}, [{}], [{"role": 1, "content": "x"}],
+       [{"from": "human", "value": None}], [user("x"), {}], {"messages": [1]}, [["a"]], b"x"]  # fmt: skip
+RAW = {
+    "instruction": "q",
+    "completions": [{"response": "a", "overall_score": 1, "annotations": {}}],
+}
+TASK = {"data": {"prompt": "q"}, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "left"}}]}]}  # fmt: skip
+WHOLE = [row for row, _ in (*COMPARISONS.values(), *DEMONSTRATIONS.values())]
+
+
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
 def test_demonstrations_and_prompts_are_read_and_named(name):
     row, prompt = DEMONSTRATIONS[name]
@@ -214,6 +224,31 @@ def test_what_is_not_read_is_named_and_never_told_to_rename_at_random(row, name)
     assert "OLD" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "kind", "message"),
+    [
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+            "prompt",
+            "'messages' message 1 is",
+        ),
+        ({"chosen": HH + "a", "rejected": "b"}, "preference", "'rejected' does not begin with"),
+        (
+            {"conversations": [HUMAN, {"from": "gpt", "value": None}]},
+            "prompt-completion",
+            "'conversations' turn 2 is",
+        ),
+        ({"conversations": [HUMAN, {"value": "x"}]}, "prompt", "no column 'prompt'"),
+        ({"chosen": [user("a"), {"role": "assistant"}], "rejected": [user("a"), assistant("b")]},
+         "preference", "'chosen' message 2 is"),
+        (TASK, "prompt", r"this is Label Studio's export of tasks.*fields of its data \(prompt\)"),
+    ],
+)  # fmt: skip
+def test_a_first_row_that_is_wrong_is_still_of_its_format(row, kind, message):
+    with pytest.raises(UserError, match=f"row 1: {message}"):
+        read_dataset([row], kinds=(kind,))
+
+
 def test_a_format_is_known_by_its_whole_shape():
     for row in (
         {"instruction": "q", "response": "a"},
@@ -285,7 +320,7 @@ def test_two_formats_that_fit_are_refused():
             {"messages": [user("Hi"), assistant("Hello")]},
             {"messages": [user("Hi"), {"role": "assistant", "content": None}]},
             "prompt-completion",
-            "'messages' message 2 is .*expected role and content",
+            "'messages' message 2 is .*expected a role and a content that",
         ),
         (
             {"messages": [user("Hi"), assistant("Hello")], "prompt": "Hi"},
@@ -319,16 +354,6 @@ def test_a_missing_column_names_only_columns_that_could_be_it():
         read_dataset([{"n": 3}], kinds=("prompt",))
     with pytest.raises(UserError, match=r"no column 'prompt' .*, and no other column could be it"):
         read_dataset([{"chosen": "a", "rejected": "b"}], kinds=("preference",))
-
-
-ODD = [None, True, 0, 1.5, "", "x", "[", [], [0], [[]], [None], {}, {"role": "user"}, [{}], [{"role": 1, "content": "x"}],
-       [{"from": "human", "value": None}], [user("x"), {}], {"messages": [1]}, [["a"]], b"x"]  # fmt: skip
-RAW = {
-    "instruction": "q",
-    "completions": [{"response": "a", "overall_score": 1, "annotations": {}}],
-}
-TASK = {"data": {"prompt": "q"}, "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "left"}}]}]}  # fmt: skip
-WHOLE = [row for row, _ in (*COMPARISONS.values(), *DEMONSTRATIONS.values())]
 
 
 @pytest.mark.parametrize("kind", ["preference", "scored", "prompt-completion", "prompt"])

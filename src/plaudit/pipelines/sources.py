@@ -40,8 +40,9 @@ def read_sources(
     Raises UserError for a rename whose old name is in none of the files.
     """
     raw = {use: named_rows(path, (kind,)) for use, (path, kind) in files.items()}
+    found = {use: {name for row in rows for name in row} for use, rows in raw.items()}
     for new, old in columns.items():
-        if not any(old in rows[0] for rows in raw.values()):
+        if not any(old in names for names in found.values()):
             names = [name for rows in raw.values() for name in rows[0]]
             paths = " or ".join(dict.fromkeys(path for path, _ in files.values()))
             raise UserError(
@@ -49,7 +50,7 @@ def read_sources(
             )
     sources = {}
     for use, (_, kind) in files.items():
-        renames = {new: old for new, old in columns.items() if old in raw[use][0]}
+        renames = {new: old for new, old in columns.items() if old in found[use]}
         rows, _ = as_kind(raw[use], columns=renames, kinds=(kind,))
         sources[use] = Source(rows, renames)
     return sources

@@ -78,11 +78,16 @@ def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
-    """The rows with column `old` called `new`, for every (new, old) of `columns`."""
+    """The rows with column `old` called `new`, for every (new, old) of `columns`.
+
+    A column that is renamed to be out of the way, to a name that no kind uses, may be absent.
+    """
+    optional = {name for names in OPTIONAL.values() for name in names}
+    found = {name for row in rows for name in row}
     out = []
     for index, row in enumerate(rows):
         for new, old in columns.items():
-            if old not in row:
+            if old not in row and (new in {*KNOWN_COLUMNS, *optional} or old not in found):
                 hint = nearest(old, row) or f"; columns are {listed_names(row)}"
                 raise UserError(f"{rows.where(index)}: --columns {new}={old}: no {old!r}{hint}")
             if new in row and new not in columns.values():
@@ -91,7 +96,7 @@ def rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
                     f"already; rename it too (--columns other={new})"
                 )
         kept = {name: value for name, value in row.items() if name not in columns.values()}
-        out.append({new: row[old] for new, old in columns.items()} | kept)
+        out.append({new: row[old] for new, old in columns.items() if old in row} | kept)
     return rows.having(out)
 
 

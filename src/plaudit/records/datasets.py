@@ -141,8 +141,9 @@ def _without_prompts(rows: Rows, kind: str) -> Rows:
         num_cut += any(clean[name] != row[name] for name in clean)
         made.append(row | clean)
     whose = " and ".join(answers) or "completions"
+    known = " (as in UltraFeedback binarized)" if kind == "preference" else ""
     note = (
-        f"{rows.source}: {whose} are whole conversations in {num_cut} of {len(rows)} rows; "
+        f"{rows.source}: {whose} are whole conversations in {num_cut} of {len(rows)} rows{known}; "
         "the turns of the prompt are left out of the answers"
     )
     return rows.having(made, note=note if num_cut else None)

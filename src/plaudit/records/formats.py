@@ -165,8 +165,7 @@ FORMATS: tuple[Format, ...] = (
         lambda row: (
             "prompt" not in row
             and chat.texts(row, "chosen", "rejected")
-            and chat.is_transcript(row["chosen"])
-            and chat.is_transcript(row["rejected"])
+            and (chat.is_transcript(row["chosen"]) or chat.is_transcript(row["rejected"]))
         ),
         chat.hh,
     ),
@@ -175,8 +174,8 @@ FORMATS: tuple[Format, ...] = (
         "chosen rejected",
         lambda row: (
             "prompt" not in row
-            and is_messages(row.get("chosen"), "role", "content")
-            and is_messages(row.get("rejected"), "role", "content")
+            and is_messages(row.get("chosen"), "role")
+            and is_messages(row.get("rejected"), "role")
         ),
         chat.conversations,
     ),
@@ -234,7 +233,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "OpenAI's messages",
         ("messages",),
-        lambda row: is_messages(row.get("messages"), "role", "content"),
+        lambda row: is_messages(row.get("messages"), "role"),
         {"prompt-completion": chat.messages_example, "prompt": chat.messages_prompt},
     ),
     *(Format(name, (), fits, {}, todo) for name, fits, todo in tools.NOT_READ),

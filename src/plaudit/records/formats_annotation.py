@@ -105,6 +105,10 @@ def _name_the_fields(row: Row) -> str:
     )
 
 
+def _as_columns(row: Row) -> str:
+    return f"write the fields of its data ({listed_names(row['data'])}) as columns of rows"
+
+
 def _is_label_studio_flat(row: Row) -> bool:
     return {"annotation_id", "annotator", "lead_time"} <= row.keys()
 
@@ -171,6 +175,7 @@ def _from_summaries(row: Row) -> str:
 
 NOT_READ: tuple[tuple[str, Callable[[Row], bool], Callable[[Row], str]], ...] = (
     ("Label Studio's export of comparisons", _is_unnamed_comparison, _name_the_fields),
+    ("Label Studio's export of tasks", _is_task, _as_columns),
     ("Label Studio's flat export", _is_label_studio_flat, _export_whole),
     ("an Argilla export", lambda row: bool(_argilla_questions(row)), _from_argilla),
     ("Chatbot Arena's battles", _is_arena, _from_arena),

@@ -61,10 +61,8 @@ def hh(row: Row) -> Row:
 
 
 def conversations(row: Row) -> Row:
-    for name in ("chosen", "rejected"):
-        if not is_messages(row[name], "role", "content"):
-            raise UserError(f"{name!r} is {brief(row[name])}, expected messages: role, content")
-    return dict(zip(KINDS["preference"], split_pair(row["chosen"], row["rejected"]), strict=True))
+    pair = (_checked(row[name], name) for name in ("chosen", "rejected"))
+    return dict(zip(KINDS["preference"], split_pair(*pair), strict=True))
 
 
 def sharegpt_pair(row: Row) -> Row:
@@ -140,7 +138,7 @@ def _number(value: Any, what: str) -> float:
 
 def is_sharegpt(row: Row) -> bool:
     turns = row.get("conversations")
-    return is_messages(turns, "from", "value") or is_messages(turns, "role", "content")
+    return is_messages(turns, "from") or is_messages(turns, "role")
 
 
 def has_pair(row: Row) -> bool:
@@ -148,8 +146,7 @@ def has_pair(row: Row) -> bool:
 
 
 def _any_messages(turns: Any, name: str) -> list[Any]:
-    whole = is_messages(turns, "role", "content")
-    return [dict(turn) for turn in turns] if whole else sharegpt_messages(turns, name)
+    return _checked(turns, name) if is_messages(turns, "role") else sharegpt_messages(turns, name)
 
 
 def _sharegpt_turns(row: Row, *, last: str) -> list[Any]:
@@ -187,7 +184,8 @@ def _checked(turns: Any, name: str) -> list[Any]:
     for number, turn in enumerate(turns, start=1):
         if not is_messages([turn], "role", "content"):
             raise UserError(
-                f"{name!r} message {number} is {brief(turn)}, expected role and content"
+                f"{name!r} message {number} is {brief(turn)}, expected a role and a content that "
+                "are texts"
             )
     return [dict(turn) for turn in turns]
 
