@@ -1,0 +1,104 @@
+"""Packed rows: who sees whom, windows, rows of bounded length, rows of one answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plaudit.models.layout import micro_layouts, pack
+from plaudit.records.errors import UserError
+from plaudit.records.sampling import Sampling
+from plaudit.records.types import Prompt, Trajectories
+
+
+def batch_of(prompts: list[int], answers: list[tuple[int, int]]) -> Trajectories:
+    """Prompts of the given lengths; answers as (prompt, length), every token another number."""
+    token = iter(range(1, 10_000))
+    made = tuple(Prompt("", tuple(next(token) for _ in range(n))) for n in prompts)
+    longest = max((n for _, n in answers), default=1)
+    answer = torch.zeros((len(answers), max(longest, 1)), dtype=torch.int64)
+    mask = torch.zeros(answer.shape, dtype=torch.bool)
+    for row, (_, n) in enumerate(answers):
+        answer[row, :n] = torch.tensor([next(token) for _ in range(n)], dtype=torch.int64)
+        mask[row, :n] = True
+    return Trajectories(
+        prompts=made,
+        group=torch.tensor([g for g, _ in answers]),
+        answer=answer,
+        mask=mask,
+        logp=torch.zeros(answer.shape),
+        terminated=torch.ones(len(answers), dtype=torch.bool),
+        texts=("",) * len(answers),
+        sampling=Sampling(max_new_tokens=max(longest, 1)),
+    )
+
+
+def conversations(batch: Trajectories) -> list[list[int]]:
+    return [
+        [*batch.prompts[int(batch.group[row])].ids, *batch.answer[row][batch.mask[row]].tolist()]
+        for row in range(len(batch))
+    ]
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 6])
+def test_a_token_sees_its_own_conversation_as_far_as_the_window(window) -> None:
+    """Against each conversation alone: the tokens seen are those at most window − 1 before it."""
+    batch = batch_of([4, 2], [(0, 3), (0, 5), (1, 4), (0, 1)])
+    layout = pack(batch, pad_id=0)
+    allowed = layout.attention(torch.float64, window=window)[:, 0] == 0
+    width = layout.token.shape[1]
+    for i, row in enumerate(layout.rows):
+        whole = conversations(batch)[row]
+        num_prompt = len(batch.prompts[int(batch.group[row])].ids)
+        for t in range(int(batch.mask[row].sum())):
+            r, place = divmod(int(layout.own[i, t]), width)
+            seen = layout.token[r][allowed[r, place]].tolist()
+            at = num_prompt + t
+            first = 0 if window is None else max(0, at - window + 1)
+            assert sorted(seen) == sorted(whole[first : at + 1])
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), min_size=1, max_size=9),
+    st.integers(4, 30),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_every_answer_stands_in_one_row_behind_its_prompt(
+    prompts, answers, max_row, max_tokens, is_packed
+) -> None:
+    batch = batch_of(prompts, [(g % len(prompts), n) for g, n in answers])
+    layouts = list(
+        micro_layouts(batch, pad_id=0, max_tokens=max_tokens, max_row=max_row, is_packed=is_packed)
+    )
+    assert sorted(row for layout in layouts for row in layout.rows) == list(range(len(batch)))
+    wanted = conversations(batch)
+    for layout in layouts:
+        width = layout.token.shape[1]
+        for i, row in enumerate(layout.rows):
+            places = layout.own[i][layout.mask[i]]
+            r = int(layout.last[i]) // width
+            start = r * width
+            found = layout.token.flatten()[
+                torch.cat([torch.arange(start, start + layout.prompt_lengths[r]), places])
+            ]
+            assert found.tolist() == wanted[row]
+            assert layout.groups[r] == int(batch.group[row])
+        for r in range(len(layout.token)):
+            used = int((layout.segment[r] >= 0).sum())
+            num_answers = int(layout.segment[r].max())
+            assert num_answers <= 1 or is_packed
+            assert used <= max_row or num_answers <= 1
+        if len(layout.token) > 1:
+            assert layout.token.numel() <= max_tokens
+
+
+def test_a_hole_in_a_mask_is_refused_and_an_empty_answer_is_not() -> None:
+    batch = batch_of([2], [(0, 3), (0, 0)])
+    assert pack(batch, pad_id=0).mask.sum() == 3
+    batch.mask[0, 1] = False
+    with pytest.raises(UserError, match="the mask of answer 0 has a hole"):
+        pack(batch, pad_id=0)
