@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.models.load import load_language_model
 from plaudit.models.probe_start import can_start_from_probe
+from plaudit.ops import bradley_terry_soft
 from plaudit.records.events import Evaluation, Step
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
@@ -163,3 +168,36 @@ def test_pairs_among_rows_are_reindexed_and_others_dropped() -> None:
 def test_without_a_trunk_there_is_no_probe(backbone, drawn) -> None:
     whole = SharedBackbone(backbone.lm, num_top_layers=4)
     assert LocalRewardModel(whole).mean_tokens(drawn) is None
+
+
+@pytest.mark.parametrize("top", [2, 4])
+def test_a_prompt_of_many_answers_is_learned_in_parts_with_the_same_gradient(
+    backbone, drawn, top, monkeypatch
+) -> None:
+    """Rows of 60 places and micro-batches of 80 against all answers of a prompt in one row."""
+    lm = replace(backbone.lm, model=copy.deepcopy(backbone.lm.model).double())
+    group = drawn.group.tolist()
+    batch = drawn.select([row for row in range(len(drawn)) if group[row] < 2])
+    pairs = pairs_by(planted(backbone, batch), batch, seed=0, num=20)
+
+    def loss(rows, scores):
+        mine = pairs.among(rows)
+        a, b = scores[list(mine.a)], scores[list(mine.b)]
+        share = torch.tensor(mine.share, dtype=scores.dtype)
+        return bradley_terry_soft(a, b, share).sum() / len(pairs)
+
+    grads, counts = [], []
+    for max_row, max_tokens in ((2048, 4096), (60, 80)):
+        monkeypatch.setattr("plaudit.engine.shared.MAX_ROW", max_row)
+        whole = SharedBackbone(lm, num_top_layers=top, max_tokens=max_tokens)
+        model = LocalRewardModel(whole, adam=AdamConfig(max_grad_norm=1e9))
+        with torch.no_grad():
+            model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        counts.append(len(list(whole.layouts(batch))))
+        model.update(batch, loss, lr=0.0)
+        grads.append({k: p.grad.clone() for k, p in model.learner.parameters.items()})
+    assert counts[0] == 1
+    assert counts[1] > 4
+    for name, grad in grads[0].items():
+        # The model's own RMSNorm rounds to float32 inside, whatever the dtype of the rest.
+        torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=2e-6)

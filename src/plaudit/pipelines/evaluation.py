@@ -22,6 +22,7 @@ from plaudit.pipelines.statistics import (
     mean_interval,
     pair_accuracy,
     repetition,
+    share_right,
     win_rate,
 )
 from plaudit.records.types import Trajectories
@@ -57,7 +58,10 @@ def gold_scores(gold: Gold | None, batch: Trajectories) -> list[float] | None:
 
 
 def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
-    """Held-out accuracy with its interval, calibration, and what length alone would have had."""
+    """Held-out accuracy with its interval, calibration, and what length alone would have had.
+
+    The interval is over prompts: None where only one held-out prompt has a decided comparison.
+    """
     pairs, batch, groups = held_out.pairs, held_out.batch, held_out.groups()
     a, b = list(pairs.a), list(pairs.b)
     share = np.array(pairs.share)
@@ -65,17 +69,20 @@ def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
     margin = (scores[a] - scores[b]).double().numpy()
     length = batch.mask.sum(1)
     longer = (length[a] - length[b]).double().numpy()
-    accuracy = pair_accuracy(margin, said, groups)
-    by_length = pair_accuracy(longer, said, groups)
-    by_shortness = pair_accuracy(-longer, said, groups)
     decided = said != 0.5
+    num_prompts = len({g for g, is_decided in zip(groups, decided, strict=True) if is_decided})
+    interval = None
+    if num_prompts > 1:
+        accuracy = pair_accuracy(margin, said, groups)
+        interval = [accuracy.low, accuracy.high]
     reliable = calibration(1 / (1 + np.exp(-margin[decided])), said[decided])
+    by_length = share_right(longer, said)
     return {
-        "reward_model_accuracy": accuracy.value,
-        "reward_model_accuracy_interval": [accuracy.low, accuracy.high],
+        "reward_model_accuracy": share_right(margin, said),
+        "reward_model_accuracy_interval": interval,
         # Whichever of "longer is better" and "shorter is better" does better: a fair opponent.
-        "length_only_accuracy": max(by_length.value, by_shortness.value),
-        "longer_is_better_accuracy": by_length.value,
+        "length_only_accuracy": max(by_length, share_right(-longer, said)),
+        "longer_is_better_accuracy": by_length,
         "length_correlation": _correlation(scores, length),
         "calibration_error": reliable.error,
         "calibration": [asdict(row) for row in reliable.table],

@@ -199,7 +199,7 @@ def _in_item(key: str) -> Iterator[None]:
 def split_opinions(opinions: Opinions, *, share: float, seed: int) -> tuple[Opinions, Opinions]:
     """(training, held-out) opinions: whole prompts are held out, never single comparisons."""
     num = len(opinions.batch.prompts)
-    num_held = max(1, round(share * num))
+    num_held = max(min(2, num - 1), round(share * num))  # an interval needs two prompts
     if num < 2:
         raise UserError(
             "comparisons of one prompt cannot be split into training and held-out prompts: "

@@ -134,22 +134,33 @@ def pair_accuracy(
     was, and 0.5 for a tie. Tied pairs are left out; a margin of exactly 0 counts one half.
     `groups` [n] names each pair's prompt. `num` counts the prompts with a pair that is no tie.
     """
-    d, said = _vector("margin", margin), _vector("preference", preference)
-    if len(d) != len(said):
-        raise UserError(f"found {len(d)} margins for {len(said)} preferences; one each is needed")
-    if not np.isin(said, (0.0, 0.5, 1.0)).all():
-        raise UserError("a preference must be 1 (A), 0 (B) or 0.5 (tie)")
-    index, num = _index(groups, len(d))
-    decided = said != 0.5
-    if not decided.any():
-        raise UserError(f"all {len(d)} pairs are ties, so an accuracy cannot be computed")
-    right = np.where(d == 0, 0.5, (d > 0) == (said == 1))
+    right, decided = _right_pairs(margin, preference)
+    index, num = _index(groups, len(right))
     counts = np.bincount(index[decided], minlength=num).astype(float)
     hits = np.bincount(index[decided], right[decided], minlength=num).astype(np.float64)
     kept = counts > 0
     return _ratio_interval(
         hits[kept], counts[kept], level=level, num_resamples=num_resamples, seed=seed
     )
+
+
+def share_right(margin: ArrayLike, preference: ArrayLike) -> float:
+    """The value of `pair_accuracy` alone, which comparisons of a single prompt have too."""
+    right, decided = _right_pairs(margin, preference)
+    return float(right[decided].mean())
+
+
+def _right_pairs(margin: ArrayLike, preference: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Whether the scores order each pair as the rater did (½ for a margin of 0), and no tie."""
+    d, said = _vector("margin", margin), _vector("preference", preference)
+    if len(d) != len(said):
+        raise UserError(f"found {len(d)} margins for {len(said)} preferences; one each is needed")
+    if not np.isin(said, (0.0, 0.5, 1.0)).all():
+        raise UserError("a preference must be 1 (A), 0 (B) or 0.5 (tie)")
+    decided: NDArray[np.bool_] = said != 0.5
+    if not decided.any():
+        raise UserError(f"all {len(d)} pairs are ties, so an accuracy cannot be computed")
+    return np.where(d == 0, 0.5, (d > 0) == (said == 1)), decided
 
 
 def calibration(prob: ArrayLike, outcome: ArrayLike, *, bins: int = 10) -> Calibration:
