@@ -178,8 +178,8 @@ def test_wrong_words_are_sentences(recipe, plaudit, words, sentence):
     ("pipeline", "sentence"),
     [
         ("rlfh", "no pipeline 'rlfh' (did you mean 'rlhf'?)"),
-        ("nowhere.py:run", "no file nowhere.py"),
-        ("no_such_module:run", "no module 'no_such_module'"),
+        ("nowhere.py:run", "pipeline file nowhere.py does not exist"),
+        ("no_such_module:run", "pipeline module 'no_such_module' could not be imported"),
         (f"{JOB}:runn", "has no function 'runn' (did you mean 'run'?)"),
         (f"{JOB}:run_without_config", "must be annotated with a plaudit Config"),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import random
 import statistics
 import sys
 from itertools import pairwise
 
 import pytest
 
+from plaudit.feedback.entries import Item, Segment
 from plaudit.feedback.raters import (
     RuleRater,
     SimulatedAnnotator,
@@ -24,12 +27,68 @@ def count_words(prompts, completions, **columns):
     return [len(text.split()) for text in completions]
 
 
+def item(*answers, prompt="p", **columns):
+    """An item that shows these answers."""
+    return Item("key", prompt, tuple(Segment(answer) for answer in answers), columns)
+
+
 def test_a_rule_prefers_what_its_reward_prefers():
     rater = RuleRater("length", count_words, threshold=1)
-    assert rater.compare("p", "one two three", "one") == "a"
-    assert rater.compare("p", "one", "one two three") == "b"
-    assert rater.compare("p", "one", "one two") == "tie"
-    assert rater.score("p", [{"role": "assistant", "content": "one two"}]) == 2.0
+    assert rater.compare(item("one two three", "one")) == "a"
+    assert rater.compare(item("one", "one two three")) == "b"
+    assert rater.compare(item("one", "one two")) == "tie"
+    assert rater.score(item([{"role": "assistant", "content": "one two"}]), 0) == 2.0
+
+
+def test_a_rule_sees_the_columns_of_each_item_though_prompts_are_equal():
+    """Any text may be the name of a column, also those that the job has used itself."""
+
+    def count(prompts, completions, answer, split, rows):
+        assert (split, rows) == (["mine"] * len(prompts), [7] * len(prompts))
+        return [text.count(wanted) for text, wanted in zip(completions, answer, strict=True)]
+
+    rater = RuleRater("count", count)
+    asked = [item("aaa", "zzz", answer=x, split="mine", rows=7) for x in ("a", "zzz", "b")]
+    assert rater.compare_all(asked) == ["a", "b", "tie"]
+    assert [rater.score(one, 1) for one in asked] == [0, 1, 0]
+
+
+def test_each_different_answer_is_judged_once_in_calls_of_bounded_size():
+    calls = []
+
+    def random_reward(prompts, completions, topic):
+        calls.append(list(zip(prompts, completions, topic, strict=True)))
+        return [random.random() for _ in completions]
+
+    texts = [f"answer {i}" for i in range(200)]
+    asked = [item(*texts[i : i + 2], topic=t) for t in ("tea", "rain") for i in range(199)]
+    rater = RuleRater("random", random_reward)
+    first = rater.compare_all(asked)
+    assert [len(call) for call in calls] == [256, 144]  # 400 different ones in 796 places
+    assert len({one for call in calls for one in call}) == 400
+    assert rater.compare_all(asked) == first
+    assert [rater.compare(one) for one in asked] == first
+    scores = [(rater.score(one, 0), rater.score(one, 1)) for one in asked]
+    assert [preference_of(*pair) for pair in scores] == first
+    assert len(calls) == 2
+
+
+def test_columns_that_json_lacks_and_columns_of_other_items_are_told_apart():
+    calls = []
+
+    def same(prompts, completions, **columns):
+        calls.append(columns)
+        return [1.0 for _ in completions]
+
+    rater = RuleRater("same", same)
+    days = [datetime.date(2024, 5, day) for day in (1, 2)]
+    rater.compare_all([item("x", "y", day=day) for day in days])
+    rater.compare_all([item("x", "y"), item("x", "y", day="1"), item("x", "y", day=1)])
+    assert calls == [
+        {"day": [days[0], days[0], days[1], days[1]]},
+        {},
+        {"day": ["1", "1", 1, 1]},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +100,7 @@ def test_a_rule_prefers_what_its_reward_prefers():
 )
 def test_a_rule_with_a_broken_reward(reward, message):
     with pytest.raises(UserError, match=message):
-        RuleRater("broken", reward).compare("p", "a", "b")
+        RuleRater("broken", reward).compare(item("a", "b"))
 
 
 def test_every_token_has_ten_human_ratings_whose_mean_is_vaders_lexicon():
@@ -83,9 +142,9 @@ def test_vaders_rules_with_a_private_lexicon_by_hand():
     def compound(valence):
         return round(valence / (valence * valence + 15) ** 0.5, 4)
 
-    assert annotator.score("p", "it is good") == compound(x)
-    assert annotator.score("p", "it is very good") == compound(x + 0.293)
-    assert annotator.score("p", "it is not good") == compound(-0.74 * x)
+    assert annotator.score(item("it is good"), 0) == compound(x)
+    assert annotator.score(item("it is very good"), 0) == compound(x + 0.293)
+    assert annotator.score(item("it is not good"), 0) == compound(-0.74 * x)
     assert gold_score("it is good") == compound(1.9)  # the mean of good's ten ratings
     assert gold_score([{"role": "assistant", "content": "it is good"}]) == compound(1.9)
 
@@ -126,7 +185,7 @@ def test_annotators_mostly_agree_with_gold_and_sometimes_do_not():
         wins = sum(x > y for x in ratings[u] for y in ratings[v])
         losses = sum(x < y for x in ratings[u] for y in ratings[v])
         chance.append(wins / (wins + losses))
-    said = [a.compare("p", u, v) for a in simulated_annotators(20, 0) for u, v in pairs]
+    said = [a.compare(item(u, v)) for a in simulated_annotators(20, 0) for u, v in pairs]
     decided = [preference for preference in said if preference != "tie"]
     right = decided.count("a") / len(decided)
     assert len(pairs) > 50
@@ -139,7 +198,7 @@ def test_the_threshold_makes_ties():
     assert preference_of(0.5, 0.4, threshold=0.2) == "tie"
     assert preference_of(0.0, 0.0) == "tie"
     close = SimulatedAnnotator(0, seed=0, threshold=2.0)
-    assert close.compare("p", "wonderful", "horrible") == "tie"
+    assert close.compare(item("wonderful", "horrible")) == "tie"
     with pytest.raises(UserError, match="num_annotators is 0"):
         simulated_annotators(0, 0)
 

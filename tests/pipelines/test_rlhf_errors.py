@@ -251,7 +251,7 @@ def test_a_learning_rate_that_overflows_is_a_sentence(folder):
 # --- rewards
 
 WRONG = """\
-import math
+import math, sys
 
 
 def short(prompts, completions):
@@ -284,6 +284,10 @@ def misses(prompts, completions, answer):
     return [1.0 for _ in answer]
 
 
+def leaves(prompts, completions):
+    sys.exit("no key")
+
+
 constant = 3
 """
 
@@ -291,19 +295,47 @@ constant = 3
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
-        ("short", "returned 1 values for 2 completions: it must return one for each"),
+        ("short", r"returned 1 values for \d+ completions: it must return one for each"),
         ("not_a_number", r"returned nan for completion 0 \(.*\): it must return a finite number"),
-        ("none", "returned NoneType None, not a list of 2 numbers"),
+        ("none", r"returned NoneType None, not a list of \d+ numbers"),
         ("words", r"returned 'good' for completion 0 \(.*\): it must return a finite number"),
         ("raises", r"raised KeyError: .* \(\S+wrong.py, line 22, in \S+\)"),
         ("lazy", r"raised ZeroDivisionError: .* \(\S+wrong.py, line 27, in lazy\)"),
-        ("misses", r"raised TypeError: .*'answer' \(\S+wrong.py, line 30\)"),
+        (
+            "leaves",
+            r"raised SystemExit: it called sys.exit\('no key'\) \(\S+wrong.py, line 34, in \w+\)",
+        ),
     ],
 )
 def test_a_reward_that_cannot_be_used_is_named(folder, function, problem):
     Path("wrong.py").write_text(WRONG)
     said = stopped("--reward", f"wrong.py:{function}")
     assert re.fullmatch(rf"wrong.py:{function} {problem}", said, re.DOTALL), said
+
+
+def test_a_reward_whose_arguments_no_column_fills_is_refused_before_anything_is_drawn(folder):
+    Path("wrong.py").write_text(WRONG)
+    assert refused("--reward", "wrong.py:misses") == (
+        "wrong.py:misses wants 'answer', which no column of prompts.jsonl provides: "
+        "there is none besides the prompt"
+    )
+    write_rows(folder / "near.jsonl", [row | {"anwser": "x"} for row in ROWS])
+    said = refused("--reward", "wrong.py:misses", "--prompts", "near.jsonl")
+    assert said == (
+        "wrong.py:misses wants 'answer', which no column of near.jsonl provides "
+        "(did you mean 'anwser'?); rename with --columns answer=anwser"
+    )
+
+
+@pytest.mark.parametrize("column", ["completions", "prompts"])
+def test_a_column_that_is_called_as_an_argument_is_refused_until_it_is_renamed(folder, column):
+    rows = [row | {column: ["one", "two"]} for row in ROWS]
+    write_rows(folder / "ultra.jsonl", rows)
+    words = (*REWARD, "--prompts", "ultra.jsonl")
+    said = refused(*words)
+    assert said.startswith(f"ultra.jsonl has a column {column!r}, and reward.py:vowels is given")
+    assert said.endswith(f"rename the column with --columns other={column}")
+    assert run(*words, "--columns", f"other={column}").code == 0
 
 
 def test_a_mended_reward_finishes_the_job(folder):

@@ -167,7 +167,7 @@ def test_people_are_waited_for_and_their_votes_finish_the_job(folder):
 
     with FeedbackStore("runs/people/feedback.sqlite", create=False) as store:
         items = store.items()
-    train = [item for item in items if item.columns["split"] == "train"]
+    train = [item for item in items if item.segments[0].extra["split"] == "train"]
     vote(train[:5])
     too_few = run_command("run", "--resume", "people")
     assert too_few.code == 130
@@ -196,6 +196,32 @@ def test_columns_reach_the_reward_and_renames_hold_for_the_files_that_need_them(
     for row in read_json(Path("runs/topics/answers.json"))["answers"]:
         letters = sum(c in topic[row["prompt"]] for c in row["before"])
         assert row["gold_before"] == pytest.approx(letters / max(len(row["before"]), 1))
+
+
+@pytest.mark.parametrize("second", ["zzz", "e"])
+def test_equal_prompts_with_different_columns_are_each_judged_by_their_own(folder, second):
+    """The columns are those whose names a job might want for itself."""
+    rows = [
+        {"prompt": "Same question?", "rows": answer, "split": "mine", "key": 3}
+        for answer in ("a", second) * 6
+    ]
+    write_rows(folder / "same.jsonl", rows)
+    Path("counts.py").write_text(
+        "def count(prompts, completions, rows, split, key):\n"
+        "    assert set(split) == {'mine'} and set(key) == {3}\n"
+        "    return [float(r in text) for r, text in zip(rows, completions, strict=True)]\n"
+    )
+    name = f"same-{second}"
+    words = ["--prompts", "same.jsonl", "--num-held-out", "4", "--feedback.pairs-per-prompt", "15"]
+    words += ["--sampling.max-new-tokens", "12", "--reward", "counts.py:count", "--name", name]
+    done = run_command(*RUN, *words)
+    assert done.code == 0, done.err
+    with FeedbackStore(f"runs/{name}/feedback.sqlite", create=False) as store:
+        said = store.comparisons()
+    assert {c.columns["rows"] for c in said} == {"a", second}
+    for c in said:
+        a, b = (float(c.columns["rows"] in text) for text in (c.a, c.b))
+        assert c.preference == ("tie" if a == b else "a" if a > b else "b")
 
 
 # --- what a run leaves

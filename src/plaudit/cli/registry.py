@@ -7,18 +7,16 @@ parameter is annotated with its `Config`. Jobs of your own are named as `module:
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from functools import partial, wraps
+from importlib import import_module
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.imports import beside, load_module
 
 JOBS = {
     "rlhf": "plaudit.pipelines.rlhf:run_rlhf",
@@ -49,14 +47,14 @@ def find_job(name: str) -> Job:
     where, _, function = JOBS.get(name, name).rpartition(":")
     if not where:
         raise UserError(f"no pipeline {name!r}{nearest(name, JOBS)}; nor is it a module:function")
-    module = _from_file(Path(where)) if where.endswith(".py") else _by_name(where)
+    module = import_module(where) if name in JOBS else load_module(where, "pipeline")
     run = getattr(module, function, None)
     if not callable(run):
         raise UserError(f"{where} has no function {function!r}{nearest(function, vars(module))}")
     kinds = list(get_type_hints(run).values())
     if not kinds or not isinstance(kinds[0], type) or not issubclass(kinds[0], Config):
         raise UserError(f"the first parameter of {name} must be annotated with a plaudit Config")
-    return Job(name, kinds[0], run)
+    return Job(name, kinds[0], _with_files_beside(module, run))
 
 
 def _control_job(name: str) -> Job:
@@ -67,20 +65,12 @@ def _control_job(name: str) -> Job:
     return Job(name, algorithm(short)[0], partial(run_control, short))
 
 
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"no file {path}, which the recipe's pipeline names")
-    name = f"plaudit_job_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where annotations are looked up
-    spec.loader.exec_module(module)
-    return module
+def _with_files_beside(module: ModuleType, run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the files beside its own in reach, should it import any when it runs."""
 
+    @wraps(run)
+    def running(*args: Any, **kwargs: Any) -> Any:
+        with beside(module):
+            return run(*args, **kwargs)
 
-def _by_name(where: str) -> ModuleType:
-    if importlib.util.find_spec(where.partition(".")[0]) is None:
-        raise UserError(f"no module {where!r}, which the recipe's pipeline names")
-    return importlib.import_module(where)
+    return running

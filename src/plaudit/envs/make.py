@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
-import importlib.util
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -27,6 +23,7 @@ from plaudit.envs.stack import Stacked
 from plaudit.envs.sync import Sync
 from plaudit.envs.worlds import Worlds
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.imports import beside, load_module, loaded_file
 
 EXTRAS = {
     "box2d": "gym",
@@ -172,7 +169,7 @@ def _make(settings: WorldSettings, render_mode: str | None) -> tuple[Any, int | 
 def _called(settings: WorldSettings, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Makes an environment; whatever goes wrong becomes one sentence."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), beside(loaded_file(settings.env.rpartition(":")[0])):
             if "render_mode" in options:  # the caller finds out whether there are pictures
                 warnings.simplefilter("ignore")
             return make(*args, **options)
@@ -203,10 +200,8 @@ def find_spec(name: str) -> Any:
     """Gymnasium's specification of an id, `module:id` or `file.py:id`; raises UserError."""
     where, _, env_id = name.rpartition(":")
     before = set(gymnasium.registry)
-    if where.endswith(".py"):
-        _import_file(where)
-    elif where:
-        _import_module(where)
+    if where and loaded_file(where) is None:  # a file once in a process: its ids stay registered
+        load_module(where, "environment")
     if env_id.startswith("ALE/"):
         _import_atari(name)
     if env_id in gymnasium.registry:
@@ -229,38 +224,6 @@ def _import_atari(name: str) -> None:
         gymnasium.register_envs(importlib.import_module("ale_py"))
     except ModuleNotFoundError as error:
         raise UserError(_missing(name, error)) from error
-
-
-def _import_module(where: str) -> None:
-    here, top = Path.cwd(), where.partition(".")[0]
-    is_here = (here / f"{top}.py").is_file() or (here / top).is_dir()
-    try:
-        if is_here and importlib.util.find_spec(top) is None:
-            sys.path.append(str(here))  # as `python -m` does, and the installed command does not
-        importlib.import_module(where)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"environment module {where!r} could not be imported: {error}") from error
-
-
-def _import_file(where: str) -> None:
-    """Runs a file once in a process, under a name of its own."""
-    path = Path(where).expanduser()
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise UserError(f"environment file {where} does not exist{nearest(path.name, siblings)}")
-    path = path.resolve()
-    name = f"plaudit_env_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"environment file {where} could not be read: {said(error)}") from error
 
 
 def env_options(settings: WorldSettings) -> dict[str, Any]:

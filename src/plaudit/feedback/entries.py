@@ -24,7 +24,10 @@ Order = Literal["ab", "ba"]
 
 @dataclass(frozen=True)
 class Segment:
-    """Something to judge: a completion (kind "text"), or a clip described in `extra`."""
+    """Something to judge: a completion (kind "text"), or a clip described in `extra`.
+
+    `extra` also holds what whoever made the segment must know to find it again.
+    """
 
     text: Text
     kind: str = "text"
@@ -34,7 +37,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt that is shown, with the segments under it; `key` is the caller's unique name."""
+    """A prompt that is shown, with the segments under it; `key` is the caller's unique name.
+
+    `columns` are those of the prompt's row besides the prompt itself, such as its reference answer.
+    """
 
     key: str
     prompt: Text
@@ -98,6 +104,8 @@ class Comparison:
     model_a: str | None = None
     model_b: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    extra_a: Mapping[str, Any] = field(default_factory=dict)
+    extra_b: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Text | None:

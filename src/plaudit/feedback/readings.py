@@ -98,6 +98,8 @@ def comparison_of(vote: Vote, item: Item) -> Comparison:
         model_a=first.model,
         model_b=second.model,
         columns=item.columns,
+        extra_a=first.extra,
+        extra_b=second.extra,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from plaudit.feedback.raters import JUDGED_AT_ONCE
 from plaudit.pipelines.opinions import Opinions
 from plaudit.pipelines.statistics import (
     calibration,
@@ -50,11 +51,23 @@ class Side:
 
 
 def gold_scores(gold: Gold | None, batch: Trajectories) -> list[float] | None:
-    """The gold rater's score of every answer, or None where the job has no gold rater."""
+    """The gold rater's score of every answer, or None where the job has no gold rater.
+
+    Equal answers to one prompt are judged once, and at most `JUDGED_AT_ONCE` answers in one call.
+    """
     if gold is None:
         return None
-    prompts = [batch.prompts[g].text for g in batch.group.tolist()]
-    return gold(prompts, batch.texts, batch.columns())
+    asked = [batch.prompts[g] for g in batch.group.tolist()]
+    keys = [(id(prompt), text) for prompt, text in zip(asked, batch.texts, strict=True)]
+    rows = sorted({key: row for row, key in reversed(list(enumerate(keys)))}.values())
+    scores: dict[tuple[int, str], float] = {}
+    for start in range(0, len(rows), JUDGED_AT_ONCE):
+        part = rows[start : start + JUDGED_AT_ONCE]
+        columns = {n: [asked[row].columns[n] for row in part] for n in asked[part[0]].columns}
+        answers = [batch.texts[row] for row in part]
+        found = gold([asked[row].text for row in part], answers, columns)
+        scores |= zip((keys[row] for row in part), found, strict=True)
+    return [scores[key] for key in keys]
 
 
 def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:

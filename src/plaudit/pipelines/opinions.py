@@ -10,19 +10,27 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from plaudit.feedback.entries import Comparison, Item, Segment, comparison_vote
+from plaudit.feedback.entries import (
+    Comparison,
+    Item,
+    Order,
+    Preference,
+    Segment,
+    comparison_vote,
+)
 from plaudit.feedback.raters import Rater
 from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.sft import demonstrations
 from plaudit.records.errors import UserError
-from plaudit.records.events import Done, Event, Step
+from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.turns import answer_after, answer_text, canonical_messages
 from plaudit.records.types import Prompt, Trajectories
 from plaudit.rewards.pairs import Pairs
@@ -38,7 +46,8 @@ def pair_items(
 ) -> list[Item]:
     """Pairs of different answers to each prompt, drawn without replacement, sides at random.
 
-    An item's columns say which rows of `batch` it shows and to which `split` its prompt belongs.
+    An item's columns are those of its prompt's row. What the job itself needs to know of an answer,
+    its row in `batch` and the `split` of its prompt, is in the segment's `extra`.
     """
     rows_of: dict[int, list[int]] = {}
     for row, g in enumerate(batch.group.tolist()):
@@ -56,10 +65,12 @@ def pair_items(
         order = rng.permutation(len(possible))[:pairs_per_prompt]
         for k in sorted(order.tolist()):
             pair = possible[k] if rng.random() < 0.5 else possible[k][::-1]
-            segments = tuple(Segment(batch.texts[row], model=model) for row in pair)
-            columns = {"split": split, "rows": list(pair)}
+            segments = tuple(
+                Segment(batch.texts[row], model=model, extra={"split": split, "row": row})
+                for row in pair
+            )
             key = f"{split}-{g}-{min(pair)}-{max(pair)}"
-            items.append(Item(key, batch.prompts[g].text, segments, columns))
+            items.append(Item(key, batch.prompts[g].text, segments, batch.prompts[g].columns))
     return items
 
 
@@ -70,37 +81,80 @@ def collect_votes(
     *,
     votes_per_pair: int,
     seed: int,
+    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> Iterator[Event]:
     """Show every item to `votes_per_pair` of the raters, chosen at random.
 
-    Keys are functions of item and rater, so that repeating a killed stage adds what is missing and
-    nothing twice.
+    A rater is asked about all its items of a chunk at once. Keys are functions of item and rater, so
+    that repeating a killed stage adds what is missing and nothing twice; with `saved`, a checkpoint's
+    state, what the store holds already is not asked again.
     """
     size = max(1, len(items) // PROMPTS_PER_TRANSACTION)
     starts = range(0, len(items), size)
-    ties = votes = 0
-    for step, start in enumerate(starts):
+    begin, votes, ties = (saved[1][name] for name in _FACTS) if saved is not None else (0, 0, 0)
+    said: dict[str, Preference] = {}
+    if saved is None:
+        yield _collected(0, 0, 0)
+    else:
+        log = store.votes(active=False, kind="comparison")
+        said = {vote.key: vote.value["preference"] for vote in log}
+    for step in range(begin, len(starts)):
+        chunk = items[starts[step] : starts[step] + size]
+        shown = list(_shown(chunk, raters, votes_per_pair, start=starts[step], seed=seed))
+        for rater in raters:
+            asked = [i for i, r, _ in shown if r is rater and _key(i, r) not in said]
+            preferences = rater.compare_all(asked)
+            said |= {_key(i, rater): p for i, p in zip(asked, preferences, strict=True)}
+        cast = [
+            comparison_vote(i.key, r.name, said[_key(i, r)], key=_key(i, r), order_shown=order)
+            for i, r, order in shown
+        ]
         with store.batch():
-            chunk = items[start : start + size]
-            store.add_items(chunk)
-            cast = []
-            for k, item in enumerate(chunk, start):
-                rng = np.random.default_rng((seed, 6, k))
-                for i in rng.permutation(len(raters))[:votes_per_pair].tolist():
-                    rater = raters[i]
-                    shown = "ab" if rng.random() < 0.5 else "ba"
-                    a, b = item.segments
-                    said = rater.compare(item.prompt, a.text, b.text)
-                    key = f"{item.key}-{rater.name}"
-                    cast.append(
-                        comparison_vote(item.key, rater.name, said, key=key, order_shown=shown)
-                    )
-                    ties += said == "tie"
-                    votes += 1
+            store.add_items(storable(item) for item in chunk)
             store.add_votes(cast)
+        votes += len(cast)
+        ties += sum(vote.value["preference"] == "tie" for vote in cast)
         metrics = {"feedback/votes": float(votes), "feedback/ties": ties / max(votes, 1)}
         yield Step(step + 1, len(starts), metrics)
+        yield _collected(step + 1, votes, ties)
     yield Done(len(starts), {"votes": float(votes), "ties": ties / max(votes, 1)})
+
+
+_FACTS = ("step", "votes", "ties")
+
+
+def _collected(*facts: int) -> Checkpoint:
+    return Checkpoint(facts[0], lambda: ({}, dict(zip(_FACTS, facts, strict=True))))
+
+
+def _shown(
+    items: Sequence[Item], raters: Sequence[Rater], votes_per_pair: int, *, start: int, seed: int
+) -> Iterator[tuple[Item, Rater, Order]]:
+    """Who sees which item, and in which order its sides; `start` is the number of the first item."""
+    for k, item in enumerate(items, start):
+        rng = np.random.default_rng((seed, 6, k))
+        for i in rng.permutation(len(raters))[:votes_per_pair].tolist():
+            yield item, raters[i], "ab" if rng.random() < 0.5 else "ba"
+
+
+def _key(item: Item, rater: Rater) -> str:
+    return f"{item.key}-{rater.name}"
+
+
+def storable(item: Item) -> Item:
+    """The item as the store can hold it: values that JSON lacks (dates, bytes, NaN) become text."""
+    columns = {str(name): _plain(value) for name, value in item.columns.items()}
+    return replace(item, columns=columns)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, str | bool | int) else str(value)
 
 
 @dataclass(frozen=True)
@@ -115,14 +169,19 @@ class Opinions:
         return [group[row] for row in self.pairs.a]
 
 
+def split_of(comparison: Comparison) -> str | None:
+    """The split of the answers that `pair_items` paired; None for those from elsewhere."""
+    both = (comparison.extra_a, comparison.extra_b)
+    return both[0].get("split") if all({"split", "row"} <= extra.keys() for extra in both) else None
+
+
 def opinions_on(batch: Trajectories, comparisons: Sequence[Comparison], *, split: str) -> Opinions:
     """Comparisons of rows of `batch`, all votes on a pair joined into one share."""
     tally: dict[tuple[int, int], list[float]] = {}
     for c in comparisons:
-        if c.columns.get("split") != split or c.preference == "both_bad":
+        if split_of(c) != split or c.preference == "both_bad":
             continue
-        rows = c.columns["rows"]
-        pair = (int(rows[c.positions[0]]), int(rows[c.positions[1]]))
+        pair = (int(c.extra_a["row"]), int(c.extra_b["row"]))
         drawn = [batch.texts[row] if row < len(batch) else None for row in pair]
         if drawn != [c.a, c.b]:
             raise UserError(

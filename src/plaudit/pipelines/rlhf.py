@@ -53,7 +53,9 @@ from plaudit.pipelines.opinions import (
     opinions_of_texts,
     opinions_on,
     pair_items,
+    split_of,
     split_opinions,
+    storable,
 )
 from plaudit.pipelines.report import write_report
 from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
@@ -61,10 +63,16 @@ from plaudit.pipelines.stages import Stages
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.interrupt import Interrupt, Interrupted
+from plaudit.records.rows import Rows
 from plaudit.records.runs import RunFolder
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
-from plaudit.rewards.functions import checked_scores, load_reward_function
+from plaudit.rewards.functions import (
+    LoadedReward,
+    check_columns,
+    checked_scores,
+    load_reward_function,
+)
 from plaudit.rewards.model import RewardModelConfig, fit_reward_model
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "recipes" / "prompts_demo.jsonl"
@@ -264,11 +272,18 @@ class _Job:
         return "reward" if self.config.reward is not None else "annotators"
 
     @cached_property
+    def reward(self) -> LoadedReward | None:
+        """The user's rule; none where the config names none."""
+        name = self.config.reward
+        return None if name is None else load_reward_function(name)
+
+    @cached_property
     def gold(self) -> Gold | None:
         """The noiseless judge behind the raters; none where only people or a file judged."""
         name = self.config.reward
         if name is not None:
-            function = load_reward_function(name)
+            function = self.reward
+            assert function is not None
             require_kept(self.sources["prompts"].rows, function, name=name)
             return lambda p, c, columns: checked_scores(function, p, c, columns, name=name)
         if self.source == "annotators":
@@ -299,8 +314,14 @@ class _Job:
                 "held out: give more prompts or a smaller num_held_out"
             )
         _ = self.gold
+        self._check_reward(rows)
         if self.source == "annotators":
             simulated_annotators(1, self.config.seed)
+
+    def _check_reward(self, rows: Rows) -> None:
+        name, function = self.config.reward, self.reward
+        if name is not None and function is not None:
+            check_columns(function, rows[0], rows.source, name=name)
 
     # --- stages
 
@@ -383,11 +404,12 @@ class _Job:
                     self._raters(),
                     votes_per_pair=config.votes_per_pair,
                     seed=self.config.seed,
+                    saved=saved,
                 ),
                 headline=["feedback/votes", "feedback/ties"],
             )
         comparisons = self.store.comparisons()
-        if not all("rows" in c.columns for c in comparisons):
+        if any(split_of(c) is None for c in comparisons):
             return self._split_texts()
         learn = opinions_on(train, comparisons, split="train")
         judge = opinions_on(held_out, comparisons, split="held_out")
@@ -411,21 +433,21 @@ class _Job:
         name, gold = self.config.reward, self.gold
         assert name is not None
         assert gold is not None
-        columns = {prompt.text: prompt.columns for part in self.prompts for prompt in part}
 
-        def judged(prompts: list[str], completions: list[str], **_: list[Any]) -> list[float]:
-            names = columns[prompts[0]]
-            return gold(prompts, completions, {n: [columns[p][n] for p in prompts] for n in names})
+        def judged(
+            prompts: list[str], completions: list[str], **columns: list[Any]
+        ) -> Sequence[float]:
+            return gold(prompts, completions, columns)
 
         return [RuleRater(name, judged)]
 
     def _wait_for_people(self, items: Sequence[Any]) -> None:
         """Raises Interrupted until enough votes prefer one answer, on prompts of both splits."""
-        self.store.add_items(items)
-        decided = [c for c in self.store.comparisons() if c.chosen is not None]
-        if not all("split" in c.columns for c in decided):
+        self.store.add_items(storable(item) for item in items)
+        decided = [split_of(c) for c in self.store.comparisons() if c.chosen is not None]
+        if None in decided:
             return  # imported ones are split by prompt, and counted, later
-        num = sum(c.columns["split"] == "train" for c in decided)
+        num = decided.count("train")
         if num < MIN_COMPARISONS or num == len(decided):
             raise Interrupted(
                 f"{len(items)} pairs wait for people's votes in {self.store.name}: votes that "
