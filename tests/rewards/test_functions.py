@@ -183,7 +183,7 @@ def switch():
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("cpu:0")
     torch.set_num_threads(2)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode(1)
     os.chdir(os.path.dirname(__file__))
     np.seterr(all="raise")
     warnings.filterwarnings("ignore", message="mine")

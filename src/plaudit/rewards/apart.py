@@ -79,22 +79,16 @@ def _set_filters(filters: list[Any]) -> None:
         pass
 
 
-def _deterministic() -> tuple[bool, bool]:
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    return torch.are_deterministic_algorithms_enabled(), warn_only
-
-
-def _set_deterministic(values: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(values[0], warn_only=values[1])
-
-
 _SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
     "default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "default device": (torch.get_default_device, _set_device),
     "threads": (torch.get_num_threads, torch.set_num_threads),
     "matmul precision": (_precision, _set_precision),
-    "deterministic algorithms": (_deterministic, _set_deterministic),
+    "deterministic algorithms": (
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,
+    ),
     "numpy errors": (np.geterr, lambda kinds: np.seterr(**kinds)),
     "working folder": (_working_folder, _enter_folder),
     "import path": (lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
