@@ -285,6 +285,22 @@ def test_prompt_changes_by_hand():
     assert changes[0].x_before == pytest.approx(25)  # (0.1 + 0.05) / (0.55 + 0.05)
 
 
+def test_prompts_of_equal_text_are_different_prompts():
+    rows = [
+        {
+            "prompt": "p",
+            "prompt_number": n,
+            "before": "",
+            "after": "",
+            "gold_before": 0,
+            "gold_after": n,
+        }
+        for n in (0, 1, 1)
+    ]
+    assert [(change.before, change.after) for change in prompt_changes(rows)] == [(0, 1), (0, 0)]
+    assert len(picks(rows)["random"]) == len(picks(rows)["best"]) == 2
+
+
 def test_texts_of_numbers():
     assert number(0.7149, "share") == "71\N{NO-BREAK SPACE}%"
     assert number(-0.001) == signed(-0.001) == "0.00"

@@ -303,7 +303,7 @@ constant = 3
         ("lazy", r"raised ZeroDivisionError: .* \(\S+wrong.py, line 27, in lazy\)"),
         (
             "leaves",
-            r"raised SystemExit: it called sys.exit\('no key'\) \(\S+wrong.py, line 34, in \w+\)",
+            r"raised SystemExit: it called sys.exit\('no key'\) \(\S+wrong.py, line 35, in \w+\)",
         ),
     ],
 )

@@ -198,30 +198,36 @@ def test_columns_reach_the_reward_and_renames_hold_for_the_files_that_need_them(
         assert row["gold_before"] == pytest.approx(letters / max(len(row["before"]), 1))
 
 
-@pytest.mark.parametrize("second", ["zzz", "e"])
-def test_equal_prompts_with_different_columns_are_each_judged_by_their_own(folder, second):
-    """The columns are those whose names a job might want for itself."""
-    rows = [
-        {"prompt": "Same question?", "rows": answer, "split": "mine", "key": 3}
-        for answer in ("a", second) * 6
-    ]
+def test_equal_prompts_with_different_columns_are_each_judged_by_their_own(folder):
+    """Some want vowels, the others want none; the columns have names that a job has for itself."""
+    signs = [1, -1] * 6
+    rows = [{"prompt": "Same question?", "rows": sign, "split": "mine"} for sign in signs]
     write_rows(folder / "same.jsonl", rows)
-    Path("counts.py").write_text(
-        "def count(prompts, completions, rows, split, key):\n"
-        "    assert set(split) == {'mine'} and set(key) == {3}\n"
-        "    return [float(r in text) for r, text in zip(rows, completions, strict=True)]\n"
+    Path("signed.py").write_text(
+        "from reward import vowels\n"
+        "def signed(prompts, completions, rows, split):\n"
+        "    assert set(split) == {'mine'}\n"
+        "    return [sign * x for sign, x in zip(rows, vowels(prompts, completions), strict=True)]\n"
     )
-    name = f"same-{second}"
-    words = ["--prompts", "same.jsonl", "--num-held-out", "4", "--feedback.pairs-per-prompt", "15"]
-    words += ["--sampling.max-new-tokens", "12", "--reward", "counts.py:count", "--name", name]
+    words = ["--prompts", "same.jsonl", "--reward", "signed.py:signed", "--name", "same"]
     done = run_command(*RUN, *words)
-    assert done.code == 0, done.err
-    with FeedbackStore(f"runs/{name}/feedback.sqlite", create=False) as store:
+    assert (done.code, done.err) == (0, "")
+    finished("same")
+
+    def score(text, sign):
+        return sign * sum(c in "aeiou" for c in text) / max(len(text), 1)
+
+    with FeedbackStore("runs/same/feedback.sqlite", create=False) as store:
         said = store.comparisons()
-    assert {c.columns["rows"] for c in said} == {"a", second}
+    assert {c.columns["rows"] for c in said if c.preference == "a"} == {1, -1}
     for c in said:
-        a, b = (float(c.columns["rows"] in text) for text in (c.a, c.b))
+        a, b = score(c.a, c.columns["rows"]), score(c.b, c.columns["rows"])
         assert c.preference == ("tie" if a == b else "a" if a > b else "b")
+    for row in read_json(Path("runs/same/answers.json"))["answers"]:
+        assert row["gold_after"] == pytest.approx(
+            score(row["after"], signs[8 + row["prompt_number"]])
+        )
+    assert "On 4 held-out prompts" in Path("runs/same/report/index.html").read_text()
 
 
 # --- what a run leaves

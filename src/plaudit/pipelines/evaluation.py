@@ -150,7 +150,7 @@ def answer_rows(before: Side, after: Side) -> list[dict[str, Any]]:
     """Answers side by side, the i-th to a prompt before beside the i-th after, for people."""
     rows = []
     for i, g in enumerate(before.batch.group.tolist()):
-        row: dict[str, Any] = {"prompt": before.batch.prompts[g].text}
+        row: dict[str, Any] = {"prompt": before.batch.prompts[g].text, "prompt_number": g}
         for name, side in (("before", before), ("after", after)):
             row[name] = side.batch.texts[i]
             row[f"gold_{name}"] = None if side.gold is None else side.gold[i]

@@ -127,7 +127,7 @@ def _render(
     return environment.get_template(TEMPLATE.name).render(
         version=__version__,
         name=run_path.resolve().name,
-        verdict=contents.verdict(summary, len({row["prompt"] for row in answers})),
+        verdict=contents.verdict(summary, len({contents.asked(row) for row in answers})),
         summary=summary,
         interval=contents.interval,
         gold_name=_gold_name(config),

@@ -189,9 +189,9 @@ def picks(answers: Sequence[Row], *, seed: int = 0) -> dict[str, list[Pair]]:
     with the largest and smallest gain, at most one of a prompt, and none without a score.
     """
     shade = _shader(answers)
-    of_prompt: dict[str, list[Row]] = {}
+    of_prompt: dict[tuple[str, int], list[Row]] = {}
     for row in answers:
-        of_prompt.setdefault(str(row["prompt"]), []).append(row)
+        of_prompt.setdefault(asked(row), []).append(row)
     rng = random.Random(seed)
     prompts = rng.sample(sorted(of_prompt), min(NUM_RANDOM, len(of_prompt)))
     chosen = {"random": [rng.choice(of_prompt[prompt]) for prompt in prompts]}
@@ -209,6 +209,11 @@ def picks(answers: Sequence[Row], *, seed: int = 0) -> dict[str, list[Pair]]:
         name: [Pair(str(row["prompt"]), shade(row, "before"), shade(row, "after")) for row in rows]
         for name, rows in chosen.items()
     }
+
+
+def asked(row: Row) -> tuple[str, int]:
+    """Which prompt a row answers: its text, and its number among prompts that may have equal texts."""
+    return str(row["prompt"]), int(row.get("prompt_number", 0))
 
 
 def _shader(answers: Sequence[Row]) -> Any:
@@ -239,12 +244,12 @@ def prompt_changes(answers: Sequence[Row]) -> list[PromptChange]:
     kind = judged_by(answers)
     if kind is None:
         return []
-    sides: dict[str, tuple[list[float], list[float]]] = {}
+    sides: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
     for row in answers:
-        before, after = sides.setdefault(str(row["prompt"]), ([], []))
+        before, after = sides.setdefault(asked(row), ([], []))
         before.append(float(row[f"{kind}_before"]))
         after.append(float(row[f"{kind}_after"]))
-    means = [(prompt, fmean(b), fmean(a)) for prompt, (b, a) in sides.items()]
+    means = [(prompt, fmean(b), fmean(a)) for (prompt, _), (b, a) in sides.items()]
     ends = [value for _, b, a in means for value in (b, a)]
     low, width = min(ends), (max(ends) - min(ends)) or 1.0
     changes = [
