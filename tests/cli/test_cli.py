@@ -14,6 +14,7 @@ import pytest
 
 import plaudit as package
 from plaudit.cli.main import VERBS, main
+from plaudit.cli.registry import find_job
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder
@@ -189,6 +190,19 @@ def test_a_pipeline_that_cannot_be_found_is_a_sentence(recipe, plaudit, pipeline
     code, _, err = plaudit("run", "other.yaml")
     assert code == 2
     assert sentence in err
+
+
+def test_a_job_may_import_files_beside_its_own_when_it_runs(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "from __future__ import annotations\n"
+        "from plaudit.records.config import Config\n"
+        "class Mine(Config): pass\n"
+        "def run(config: Mine):\n    import beside_job\n    return {'x': beside_job.x}\n"
+    )
+    (tmp_path / "beside_job.py").write_text("x = 3\n")
+    job = find_job(f"{tmp_path}/job.py:run")
+    assert job.run(job.config()) == {"x": 3}
+    assert "beside_job" not in sys.modules
 
 
 def test_an_unknown_key_in_the_file_is_a_sentence_with_its_line(recipe, plaudit):

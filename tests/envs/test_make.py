@@ -167,6 +167,30 @@ def test_a_file_with_an_error_is_told(tmp_path):
         make_worlds(WorldSettings(env=f"{tmp_path}/broken.py:A-v0"), seed=0)
 
 
+@pytest.mark.parametrize("vector", ["sync", "processes"])
+def test_files_beside_an_environments_file_are_found_when_they_are_needed(tmp_path, vector):
+    """Gymnasium imports an entry point by name when the environment is made, and not before."""
+    (tmp_path / "worlds.py").write_text(
+        "import gymnasium\nimport names\n"
+        "gymnasium.register(id=names.ID, entry_point='beside_it:World')\n"
+        "gymnasium.register(id='In' + names.ID, entry_point=f'{__name__}:World')\n"
+        "def World(**options):\n    from beside_it import World\n    return World(**options)\n"
+    )
+    env_id = f"Beside{vector.title()}-v0"
+    (tmp_path / "names.py").write_text(f"ID = {env_id!r}\n")
+    (tmp_path / "beside_it.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv\nclass World(CartPoleEnv): pass\n"
+    )
+    path = list(sys.path)
+    for name in (env_id, f"In{env_id}"):
+        where = f"{tmp_path}/worlds.py:{name}"
+        worlds = make_worlds(WorldSettings(env=where, vector=vector, num_envs=1), seed=0)
+        assert worlds.obs_spec.shape == (4,)
+        worlds.close()
+    assert sys.path == path
+    assert "beside_it" not in sys.modules
+
+
 def test_atari_games_ask_for_their_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
     with pytest.raises(UserError, match=r"ALE/Pong-v5 needs ale_py.* 'plaudit\[atari\]'$"):

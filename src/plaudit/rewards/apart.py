@@ -116,7 +116,7 @@ def _write(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in _SWITCHES:
             _SWITCHES[name][1](value)
-        else:
+        elif threading.current_thread() is threading.main_thread():
             signal.signal(int(name.removeprefix("signal ")), value)
 
 
