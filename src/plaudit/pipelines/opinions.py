@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,7 @@ def collect_votes(
             for i, r, order in shown
         ]
         with store.batch():
-            store.add_items(storable(item) for item in chunk)
+            store.add_items(chunk)
             store.add_votes(cast)
         votes += len(cast)
         ties += sum(vote.value["preference"] == "tie" for vote in cast)
@@ -139,22 +138,6 @@ def _shown(
 
 def _key(item: Item, rater: Rater) -> str:
     return f"{item.key}-{rater.name}"
-
-
-def storable(item: Item) -> Item:
-    """The item as the store can hold it: values that JSON lacks (dates, bytes, NaN) become text."""
-    columns = {str(name): _plain(value) for name, value in item.columns.items()}
-    return replace(item, columns=columns)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if value is None or isinstance(value, str | bool | int) else str(value)
 
 
 @dataclass(frozen=True)

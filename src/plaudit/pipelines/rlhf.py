@@ -55,7 +55,6 @@ from plaudit.pipelines.opinions import (
     pair_items,
     split_of,
     split_opinions,
-    storable,
 )
 from plaudit.pipelines.report import write_report
 from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
@@ -443,7 +442,7 @@ class _Job:
 
     def _wait_for_people(self, items: Sequence[Any]) -> None:
         """Raises Interrupted until enough votes prefer one answer, on prompts of both splits."""
-        self.store.add_items(storable(item) for item in items)
+        self.store.add_items(items)
         decided = [split_of(c) for c in self.store.comparisons() if c.chosen is not None]
         if None in decided:
             return  # imported ones are split by prompt, and counted, later
