@@ -7,12 +7,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv demo test check format bench clean
+.PHONY: help venv demo test test-all check format bench clean
 
 help:
 	@echo "make venv               create .venv and install Plaudit with the versions of constraints.txt"
 	@echo "make demo               the whole RLHF job on the embedded model; continues where it stopped"
 	@echo "make test               the test suite"
+	@echo "make test-all           the suite and what is run nightly: every shape of the model zoo"
 	@echo "make check              format, lint, types, layers"
 	@echo "make format             rewrite the code in our format"
 	@echo "make bench NAME=sampler one benchmark"
@@ -40,9 +41,12 @@ demo: venv
 
 # A process for each core, up to four, of one thread each: the models of the tests are small, and two
 # threads wait for each other.
-test: export OMP_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
 test: venv
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+test-all: venv
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m ''
 
 check: venv
 	$(BIN)/ruff format --check
