@@ -26,6 +26,7 @@ from model_zoo import LAYERS, model_folder
 from oracles.lm_numbers import (
     Drawing,
     Ids,
+    Remembered,
     answer_logprobs,
     open_causal,
     open_classifier,
@@ -40,9 +41,9 @@ from plaudit.records.files import read_json, read_jsonl
 from tiny_job import REWARD_FILE, run_command, write_rows
 
 WARM = Drawing(temperature=0.8)
-NUM_TRAINED, NUM_HELD_OUT = 6, 3
+NUM_TRAINED, NUM_HELD_OUT = 6, 2
 NUM_ANSWERS = 4
-MAX_NEW_TOKENS = 28  # with prompts of 20 tokens and more, beyond every window of the zoo
+MAX_NEW_TOKENS = 24  # with prompts of 20 tokens and more, beyond every window of the zoo
 
 FLAGS: tuple[str, ...] = (
     *("--model", "model", "--prompts", "prompts.jsonl", "--reward", "reward.py:vowels"),
@@ -90,7 +91,7 @@ class Verdict:
     said: str = ""
     how: str = ""
     moved: float = 0.0
-    """KL of the trained policy from the starting model: near 0 the rest would say little."""
+    """Largest change of a token's log-probability by training: near 0 the rest would say little."""
     differences: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -102,8 +103,8 @@ class Verdict:
             for name, value in self.differences.items()
             if not value <= BOUNDS[name]
         ]
-        if self.outcome == "done" and not self.moved > 0.01:
-            wrong.append(f"the policy did not move: KL {self.moved:.2g}")
+        if self.outcome == "done" and not self.moved > 0.02:
+            wrong.append(f"the policy did not move: by {self.moved:.2g} nats")
         return wrong
 
 
@@ -252,7 +253,7 @@ class _Drawn:
 
 
 def _compare(verdict: Verdict, folder: Path, run: Path, seen: _Seen, drawing: Drawing) -> None:
-    start, policy = open_causal(folder / "model"), open_causal(run / "model")
+    start, policy = (Remembered(open_causal(path / "model")) for path in (folder, run))
     tokenizer = open_tokenizer(folder / "model")
     texts = [row["prompt"] for row in read_jsonl(folder / "prompts.jsonl")]
     prompts = [prompt_ids(tokenizer, text) for text in texts]
@@ -275,8 +276,8 @@ def _compare(verdict: Verdict, folder: Path, run: Path, seen: _Seen, drawing: Dr
     )
     put["first KL"] = abs(first["objective/kl"])
     put["first ratio"] = max(abs(first["val/ratio"] - 1), seen.first_ratio())
-    verdict.moved = sampled_kl(policy, start, after.texts, drawing)
-    put["KL"] = _share(said["kl"], verdict.moved)
+    verdict.moved = _largest(*(_plain(model, after.texts, drawing) for model in (policy, start)))
+    put["KL"] = _share(said["kl"], sampled_kl(policy, start, after.texts, drawing))
     put["perplexity"] = max(
         _share(said[f"perplexity_{side}"], perplexity(start, drawn.texts))
         for side, drawn in (("before", before), ("after", after))
@@ -335,5 +336,5 @@ def _largest(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
 
 
 def _share(ours: float, theirs: float) -> float:
-    """The difference as a share of what is right."""
-    return abs(ours - theirs) / max(abs(theirs), 1e-2)
+    """The difference as a share of what is right, or of 0.1 where that is less."""
+    return abs(ours - theirs) / max(abs(theirs), 0.1)
