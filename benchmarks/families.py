@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "log-probabilities": ("sampler", "sampler after", "trainer", "reference", "first ratio"),
     "KL": ("first KL", "KL"),
     "perplexity": ("perplexity",),
+    "gradient": ("gradient",),
     "scores": tuple(name for name in BOUNDS if "score" in name),
 }
 """The page's columns; each holds the largest of its differences."""
@@ -55,13 +56,14 @@ read every text in a row of its own, and every number was compared:
   frozen reference after training, which must be the starting model's;
 - the KL of the first step, which must be 0, the ratios of the first minibatch, which must be 1,
   and the KL of the report;
+- the policy's gradient with respect to every tensor that is trained;
 - the report's perplexity, at temperature 1 under the starting model;
 - the scores that PPO climbed, against the saved classifier, alone and padded at either side.
 
 *packed* means that a prompt shared by several answers is computed once; *plain* that each answer
 has a row of its own under the model's own masks. Figures are the largest differences over both
 runs: nats of a token, KL and perplexity as shares of the number (the KL of the first step in
-nats), scores in their own unit. The page is what `make bench NAME=families` wrote; `make test-all`
+nats), the gradient's turn in radians, scores in their own unit. The page is what `make bench NAME=families` wrote; `make test-all`
 runs the same judge, and `make test` a dozen of its rows.
 """
 

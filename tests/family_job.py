@@ -28,6 +28,7 @@ from oracles.lm_numbers import (
     Ids,
     Remembered,
     answer_logprobs,
+    gradients,
     open_causal,
     open_classifier,
     open_tokenizer,
@@ -68,6 +69,7 @@ BOUNDS: dict[str, float] = {
     "sampler after": 1e-3,
     "trainer": 1e-3,
     "reference": 1e-3,
+    "gradient": 1e-3,
     "first KL": 1e-4,
     "first ratio": 1e-3,
     "KL": 1e-3,
@@ -78,7 +80,10 @@ BOUNDS: dict[str, float] = {
     "score, left padding": 1e-4,
     "climbed score": 1e-4,
 }
-"""Largest difference allowed: nats a token, nats an answer, shares of the number, or scores."""
+"""Largest difference allowed: nats a token, nats an answer, shares of the number, or scores.
+
+The gradient's is the length of the difference, both scaled to length 1.
+"""
 
 
 @dataclass
@@ -135,6 +140,19 @@ class _Seen:
         logp = role.logprobs(batch)
         return [logp[row][batch.mask[row]].double() for row in range(len(batch))]
 
+    def gradients(self, index: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The actor's gradient of Σ weight·log π over a rollout, and the weights of each row."""
+        batch = self.rollouts[index][0]
+        weight = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(0))
+
+        def loss(rows: list[int], logp: Tensor, entropy: Tensor) -> Tensor:
+            return (logp * weight[rows] * batch.mask[rows]).sum()
+
+        self.actor.update(batch, loss, lr=0.0)
+        named = self.actor.backbone.lm.model.named_parameters()
+        found = {name: p.grad for name, p in named if p.grad is not None}
+        return found, [weight[row][batch.mask[row]] for row in range(len(batch))]
+
     def first_ratio(self) -> float:
         """Largest |π/π_drawn − 1| of a token in the first rollout, before any update."""
         batch = self.rollouts[0][0]
@@ -143,7 +161,7 @@ class _Seen:
     @property
     def how(self) -> str:
         backbone = getattr(self.actor, "backbone", None)
-        return "packed" if getattr(backbone, "packed", True) else "plain"
+        return "packed" if getattr(backbone, "is_packed", True) else "plain"
 
 
 @contextlib.contextmanager
@@ -270,6 +288,10 @@ def _compare(verdict: Verdict, folder: Path, run: Path, seen: _Seen, drawing: Dr
     put["trainer"] = _largest(
         seen.logprobs(seen.actor, last), _plain(policy, seen.texts(last), drawing)
     )
+    ours, weights = seen.gradients(last)
+    if ours:  # adapters have gradients of their own
+        theirs = gradients(policy.model, seen.texts(last), weights, drawing)
+        put["gradient"] = _turned(ours, theirs)
     put["reference"] = max(
         _largest(seen.logprobs(seen.reference, i), _plain(start, seen.texts(i), drawing))
         for i in (0, last)
@@ -318,6 +340,12 @@ def _compare_scores(
     ]
     theirs = scores_alone(scorer, [seen.texts(last)[row] for row in rows_kept])
     put["climbed score"] = _off_a_line(theirs, climbed[rows_kept])
+
+
+def _turned(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Distance of two gradients scaled to length 1 (ours is clipped), over the tensors we train."""
+    a, b = (torch.cat([grads[n].flatten().double() for n in ours]) for grads in (ours, theirs))
+    return float((a / a.norm() - b / b.norm()).norm())
 
 
 def _off_a_line(x: Tensor, y: Tensor) -> float:

@@ -86,6 +86,10 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
 @torch.no_grad()
 def answer_logits(model: Any, prompt: Ids, answer: Ids) -> Tensor:
     """Logits [T, V], float64, of the places that predict the answer's T tokens."""
+    return _logits(model, prompt, answer)
+
+
+def _logits(model: Any, prompt: Ids, answer: Ids) -> Tensor:
     ids = torch.tensor([[*prompt, *answer]])
     logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits[0, len(prompt) - 1 : -1].double()
@@ -120,6 +124,21 @@ def answer_logprobs(model: Any, prompt: Ids, answer: Ids, drawing: Drawing = PLA
     """Log-probabilities [T] of the answer's tokens."""
     logp = log_distribution(answer_logits(model, prompt, answer), drawing, answer)
     return logp[torch.arange(len(answer)), torch.tensor(answer, dtype=torch.long)]
+
+
+def gradients(
+    model: Any,
+    texts: Sequence[tuple[Ids, Ids]],
+    weights: Sequence[Tensor],
+    drawing: Drawing = PLAIN,
+) -> dict[str, Tensor]:
+    """d/dθ of Σ weight·log π over all tokens of all answers, by the names of the model's tensors."""
+    model.zero_grad()
+    for (prompt, answer), weight in zip(texts, weights, strict=True):
+        logp = log_distribution(_logits(model, prompt, answer), drawing, answer)
+        drawn = logp[torch.arange(len(answer)), torch.tensor(answer, dtype=torch.long)]
+        (drawn * weight).sum().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def answer_entropy(model: Any, prompt: Ids, answer: Ids, drawing: Drawing = PLAIN) -> Tensor:
