@@ -62,9 +62,11 @@ read every text in a row of its own, and every number was compared:
 
 *packed* means that a prompt shared by several answers is computed once; *plain* that each answer
 has a row of its own under the model's own masks. Figures are the largest differences over both
-runs: nats of a token, KL and perplexity as shares of the number (the KL of the first step in
-nats), the gradient's turn in radians, scores in their own unit. The page is what `make bench NAME=families` wrote; `make test-all`
-runs the same judge, and `make test` a dozen of its rows.
+runs: nats of a token; KL and perplexity as shares of the number (the KL of the first step in nats);
+the gradient's turn in radians; scores in their own unit.
+
+The page is what `make bench NAME=families` wrote. `make test-all` runs the same judge on every row,
+`make test` on a dozen.
 """
 
 
