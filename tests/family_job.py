@@ -39,7 +39,7 @@ from oracles.lm_numbers import (
     scores_padded,
 )
 from plaudit.records.files import read_json, read_jsonl
-from tiny_job import REWARD_FILE, run_command, write_rows
+from tiny_job import run_command, write_rows
 
 WARM = Drawing(temperature=0.8)
 NUM_TRAINED, NUM_HELD_OUT = 6, 2
@@ -47,7 +47,7 @@ NUM_ANSWERS = 4
 MAX_NEW_TOKENS = 24  # with prompts of 20 tokens and more, beyond every window of the zoo
 
 FLAGS: tuple[str, ...] = (
-    *("--model", "model", "--prompts", "prompts.jsonl", "--reward", "reward.py:vowels"),
+    *("--model", "model", "--prompts", "prompts.jsonl", "--reward", "reward.py:variety"),
     *("--num-held-out", str(NUM_HELD_OUT)),
     *("--sampling.max-new-tokens", str(MAX_NEW_TOKENS)),
     *("--feedback.answers-per-prompt", str(NUM_ANSWERS), "--feedback.pairs-per-prompt", "6"),
@@ -56,6 +56,12 @@ FLAGS: tuple[str, ...] = (
     *("--ppo.prompts-per-step", "3", "--ppo.answers-per-prompt", "3"),
 )
 RATES = ("--ppo.lr", "--ppo.critic-lr", "--reward-model.lr")
+
+REWARD = '''\
+def variety(prompts, completions):
+    """How many characters there are, and a share of one more, so that hardly any two are equal."""
+    return [len(set(text)) + sum(map(ord, text)) % 101 / 101 for text in completions]
+'''
 
 TOPICS = (
     "a cart",
@@ -203,7 +209,7 @@ def judged(
     topics = [TOPICS[i % len(TOPICS)] for i in range(NUM_TRAINED + NUM_HELD_OUT)]
     rows = [{"prompt": f"Write {i} words about {topic}."} for i, topic in enumerate(topics)]
     write_rows(folder / "prompts.jsonl", rows)
-    (folder / "reward.py").write_text(REWARD_FILE)
+    (folder / "reward.py").write_text(REWARD)
     drawn_by = [
         *("--sampling.temperature", str(drawing.temperature)),
         *("--sampling.top-k", str(drawing.top_k), "--sampling.top-p", str(drawing.top_p)),

@@ -72,7 +72,7 @@ def draw_weights(model: Any, *, seed: int) -> None:
             value.add_(0.3 * noise)
 
 
-def model_folder(name: str, folder: str | Path, *, seed: int = 0) -> Path:
+def model_folder(name: str, folder: str | Path) -> Path:
     """Write the shape's model, tokenizer and chat template; returns the folder."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -81,9 +81,9 @@ def model_folder(name: str, folder: str | Path, *, seed: int = 0) -> Path:
     shape, folder = SHAPES[name], Path(folder)
     tokenizer = tiny_tokenizer(shape.tokenizer)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(shape.seed)
         model = AutoModelForCausalLM.from_config(config_of(shape, tokenizer), dtype=torch.float32)
-    draw_weights(model, seed=seed)
+    draw_weights(model, seed=shape.seed)
     eos = tokenizer.eos_token_id
     if shape.tokenizer == "qwen":
         eos = [eos, tokenizer.convert_tokens_to_ids("<|endoftext|>")]

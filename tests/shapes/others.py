@@ -159,6 +159,7 @@ OTHERS: dict[str, Shape] = {
             "num_mtp_layers": 0,
         },
         "keys and values of low rank, experts chosen by groups under a bias",
+        seed=1,
     ),
     "gpt-oss": Shape(
         "GPT-OSS",

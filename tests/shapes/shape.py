@@ -53,3 +53,5 @@ class Shape:
     peculiar: str
     without: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Family = "chatml"
+    seed: int = 0
+    """Of the weights: another where two experts tie within rounding, as then either is right."""
