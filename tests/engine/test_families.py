@@ -24,7 +24,6 @@ from oracles.lm_numbers import (
 
 TOP = 2
 CHECKED = {
-    ("llama", TOP),
     ("llama", LAYERS),  # the reference must stay where it was
     ("llama-tied", LAYERS),  # and here its embedding too, which is the output layer
     ("mistral-window", TOP),  # a window that no layer_types say
@@ -32,7 +31,6 @@ CHECKED = {
     ("gemma3", LAYERS),
     ("cohere", TOP),  # scaled logits; no standard classifier
     ("granite", LAYERS),
-    ("gpt2", LAYERS),  # layers of other names
     ("opt-projected", LAYERS),  # embeddings of another width
     ("bloom", LAYERS),  # positions counted by the mask
     ("mamba", LAYERS),  # no attention
