@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 Ids = Sequence[int]
@@ -54,10 +56,33 @@ def open_causal(folder: str | Path, **settings: Any) -> Any:
 
 
 def open_classifier(folder: str | Path) -> Any:
-    """The folder's sequence classifier, as its user opens it."""
-    from transformers import AutoModelForSequenceClassification
+    """The folder's sequence classifier, as its user opens it; where transformers has none of the
+    kind, the decoder and the head that score.safetensors holds."""
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
-    return _opened(AutoModelForSequenceClassification, folder)
+    if not (Path(folder) / "score.safetensors").is_file():
+        return _opened(AutoModelForSequenceClassification, folder)
+    return DecoderAndHead(_opened(AutoModel, folder), load_file(Path(folder) / "score.safetensors"))
+
+
+class DecoderAndHead:
+    """w · h of the last real token, by the attention mask; called as a classifier is."""
+
+    def __init__(self, decoder: Any, head: dict[str, Tensor]) -> None:
+        self.decoder = decoder
+        self.weight = head["weight"]
+        self.config = decoder.config
+        self.forward = decoder.forward
+
+    def __call__(
+        self, *, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any
+    ) -> Any:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden = self.decoder(input_ids=input_ids, attention_mask=mask, **others).last_hidden_state
+        place = torch.arange(input_ids.shape[1])
+        last = (place * mask).argmax(1)  # the furthest real place
+        score = hidden[torch.arange(len(last)), last] @ self.weight.T
+        return SimpleNamespace(logits=score)
 
 
 def open_tokenizer(folder: str | Path) -> Any:
