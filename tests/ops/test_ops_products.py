@@ -35,10 +35,23 @@ def test_float32_values_and_gradients_are_those_of_double_precision(shape, num_o
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
 def test_the_gradient_formula_agrees_with_finite_differences(wanted):
-    inputs = case((2, 3, 4), 5, torch.float64)
+    inputs = case((6, 4), 5, torch.float64)
     for i, x in enumerate(inputs):
         x.requires_grad_(i in wanted)
     assert torch.autograd.gradcheck(products._Linear.apply, inputs)
+
+
+def test_a_product_may_be_changed_in_place():
+    """As a model does that clamps its queries: a view that autograd made could not be."""
+    x, weight, bias = case((2, 3, 4), 5, torch.float32)
+    for each in (x, weight, bias):
+        each.requires_grad_(True)
+    out = products.linear(x, weight, bias)
+    out.clamp_(min=-0.5, max=0.5)
+    out.sum().backward()
+    inside = (F.linear(x, weight, bias).detach().abs() < 0.5).float()
+    torch.testing.assert_close(x.grad, inside @ weight.detach())
+    torch.testing.assert_close(bias.grad, inside.sum((0, 1)))
 
 
 def test_transposed_arguments_are_read_as_they_lie():

@@ -120,6 +120,7 @@ def test_annotators_teach_after_demonstrations(folder):
     words = ["--num-top-layers", "4", "--demonstrations", "wanted.jsonl"]
     words += ["--sft.num-epochs", "15", "--sft.lr", "1e-2"]
     words += ["--sampling.max-new-tokens", "16", "--feedback.num-annotators", "3"]
+    words += ["--feedback.answers-per-prompt", "12", "--feedback.pairs-per-prompt", "24"]
     words += [
         "--ppo.num-steps",
         "10",

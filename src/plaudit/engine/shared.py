@@ -147,7 +147,9 @@ class SharedBackbone:
             self.is_packed = packed
             try:
                 apart = gap(policy.logprobs(probe), wanted, probe.mask)
-            except Exception as error:  # whatever its own code says to a mask of ours
+                _differentiate(policy, probe)
+            except Exception as error:  # whatever its own code says to a mask or a product of ours
+                apart = float("inf")
                 why = f" ({_first_line(error)})"
             if apart <= close:
                 break
@@ -158,6 +160,7 @@ class SharedBackbone:
             try:
                 apart = gap(stepped_logprobs(decoder, probe), wanted, probe.mask)
             except Exception as error:  # a cache of another kind than the loop can copy
+                apart = float("inf")
                 why = f" ({_first_line(error)})"
             if apart <= close:
                 self.sampler.decoder = decoder
@@ -194,6 +197,14 @@ class Policy:
         for layout in self.backbone.layouts(batch):
             out[list(layout.rows)] = self.token_stats(layout, batch)[0].to(out)
         return out
+
+
+def _differentiate(policy: Policy, batch: Trajectories) -> None:
+    """One backward pass, which a model's own code can fail where its forward pass does not."""
+    for layout in policy.backbone.layouts(batch):
+        logp, _ = policy.token_stats(layout, batch)
+        parameters = [p for p in policy.top.parameters() if p.requires_grad]
+        torch.autograd.grad(logp.sum(), parameters, allow_unused=True)
 
 
 def spread(x: Tensor, layout: Layout, shape: tuple[int, int]) -> Tensor:

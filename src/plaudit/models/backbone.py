@@ -38,6 +38,17 @@ def check_split(model: PreTrainedModel, split: int) -> None:
     """Raise `UserError` unless the model can be cut below layer `split` (0: not cut at all)."""
     base: Any = model.base_model
     total = num_layers(model)
+    name = type(model).__name__
+    if getattr(model, "_is_stateful", False):
+        raise UserError(
+            f"{name} keeps a recurrent state, which training here does not support: use a model "
+            "whose layers are all of attention"
+        )
+    if base is model or not hasattr(base, "config"):
+        raise UserError(
+            f"{name} has no decoder apart from its head, which training here needs: use another "
+            "model"
+        )
     if not 0 <= split < total:
         raise UserError(
             f"cannot cut a model of {total} layers below layer {split}: "
@@ -45,7 +56,7 @@ def check_split(model: PreTrainedModel, split: int) -> None:
         )
     if split and not all(hasattr(base, name) for name in ("layers", "norm", "embed_tokens")):
         raise UserError(
-            f"{type(model).__name__} cannot be cut below layer {split}, as its decoder is not of "
+            f"{name} cannot be cut below layer {split}, as its decoder is not of "
             f"the Llama shape: train all {total} of its layers"
         )
 

@@ -2,8 +2,9 @@
 
 A reward model is saved as the sequence classifier with one label that `transformers` has for the
 model's kind. Its score is the head's output at the last token that is not `pad_token_id`, found so
-by `transformers`; so the pad token must differ from every token an answer ends with. Where pad
-equals a stop token, an unused special token takes its place: see `classifier_tokenizer`.
+by `transformers`; so the pad token must be none that an answer can end with. A policy can draw any
+token of its vocabulary, and an answer cut by the length limit ends with whatever was drawn last:
+so the reward model's embedding gets one row more, and its tokenizer one token, to pad with.
 
 About half of the kinds of causal language models have no such class, or one that reads its score
 elsewhere. For them the folder holds the decoder, as `AutoModel` reads it, and score.safetensors
@@ -90,7 +91,7 @@ def save_classifier(
 
     The decoder is that of `causal_model` (embedding, layers, final norm) with `layers_state` laid
     over it: tensors by their names in it, such as "layers.29.mlp.up_proj.weight" or "norm.weight".
-    `score_weight` is [1, H]. The tokenizer saved beside it pads with a token that ends no answer;
+    `score_weight` is [1, H]. The tokenizer saved beside it pads with a token of its own;
     `AutoModelForSequenceClassification`, where the kind has one, then scores the last real token.
     """
     from safetensors.torch import save_file
@@ -168,22 +169,18 @@ def load_classifier(folder: str | Path) -> Classifier:
 
 
 def classifier_tokenizer(codec: TextCodec) -> tuple[Any, int]:
-    """The tokenizer to save with a reward model, and its pad id: a token that ends no answer.
+    """The tokenizer to save with a reward model, and its pad id: a new token, after all others.
 
-    The tokenizer's own pad token where that is so; else the first special token that neither stops
-    an answer nor is written by the template; else a new token, "<|pad|>".
+    Raises UserError where the template cannot render an answered prompt, as no given text could
+    then be scored.
     """
-    tokenizer = copy.deepcopy(codec.tokenizer)
-    used = set(codec.stop_ids) | {tokenizer.bos_token_id}
     if codec.template is not None:
-        start = codec.prompt("Hi").ids
-        used |= {*start, *codec.completion_ids("Hi", "Ho")}
-    specials = [i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
-    for candidate in (tokenizer.pad_token_id, *specials):
-        if candidate is not None and candidate not in used:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(candidate)
-            return tokenizer, int(candidate)
-    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        codec.completion_ids("Hi", "Ho")
+    tokenizer = copy.deepcopy(codec.tokenizer)
+    known, name = tokenizer.get_vocab(), "<|pad|>"
+    while name in known:
+        name = name.replace("pad", "pad_", 1)
+    tokenizer.add_special_tokens({"pad_token": name})
     return tokenizer, int(tokenizer.pad_token_id)
 
 

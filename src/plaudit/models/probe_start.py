@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plaudit.models.backbone import Decoder, ScalarHead, gather_places
 from plaudit.models.layout import Layout
@@ -29,13 +29,20 @@ SIGNAL_TO_NOISE = 10.0
 
 
 def can_start_from_probe(top: Decoder) -> bool:
-    """True where the top's layers have the modules that the construction writes."""
-    layers = getattr(top.base, "layers", None)
-    if layers is None or not hasattr(top.base, "norm"):
+    """True where the top has the modules that the construction writes, and sees whole answers."""
+    layers: Any = getattr(top.base, "layers", None)
+    norm: Any = getattr(top.base, "norm", None)
+    config: Any = top.base.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+    if layers is None or getattr(norm, "weight", None) is None or windowed:
         return False
     wanted = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
-    modules = dict(layers[0].named_modules())
-    return all(name in modules for name in wanted) and hasattr(layers[0], "input_layernorm")
+    modules = [dict(layer.named_modules()) for layer in layers]
+    linear = all(
+        isinstance(of_layer.get(name), nn.Linear) for of_layer in modules for name in wanted
+    )
+    return linear and "input_layernorm" in modules[0] and kinds == {"full_attention"}
 
 
 def mean_token(top: Decoder, hidden: Tensor, layout: Layout) -> Tensor:

@@ -69,8 +69,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     elsewhere = x.dtype != torch.float32 or x.device.type != "cpu" or not onednn_is_faster()
     if elsewhere or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return out
+    # Two axes inside, as oneDNN gives more of them as a view, which no model may change in place.
+    rows: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+    return rows.view(*x.shape[:-1], weight.shape[0])
 
 
 class _Linear(torch.autograd.Function):
@@ -86,10 +87,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        flat = grad.reshape(-1, grad.shape[-1])
-        rows = x.reshape(-1, x.shape[-1])
         return (
-            product(flat, weight.T).view(x.shape) if of_x else None,
-            product(flat.T, rows.T) if of_weight else None,
-            flat.sum(0) if of_bias else None,
+            product(grad, weight.T) if of_x else None,
+            product(grad.T, x.T) if of_weight else None,
+            grad.sum(0) if of_bias else None,
         )
