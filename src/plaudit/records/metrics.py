@@ -156,7 +156,7 @@ GLOSSARY: Mapping[str, Metric] = {
     ),
     "perplexity": Metric(
         "How surprising the answers are to the starting model: a measure of fluency.",
-        "exp(mean over tokens of -log pi_ref(y_t))",
+        "exp(mean over tokens of -log pi_ref(y_t)), at temperature 1",
         "Moderate; far above the start the text is odd, far below it is dull.",
     ),
     # --- the reward model
