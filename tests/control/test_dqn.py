@@ -45,7 +45,7 @@ def learned(**keys: Any) -> np.ndarray:
     """Q of every state of a world of numbered states at the end of a run."""
     last = last_state(list(dqn(DQNConfig(**keys))))
     policy = Agent.from_saved(part_of(last, "agent")).policy
-    size = policy.net.obs_spec.shape[0]
+    size = policy.net.obs_spec.num_features
     return q_values(policy, np.eye(size, dtype=np.float32))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.envs.spaces import Unfit, action_codec, obs_codec
+from plaudit.models.one_hot import Features
 from plaudit.records.errors import UserError
+from plaudit.records.spaces import ActionSpec
 
 sizes = st.integers(1, 4)
 shapes = st.lists(sizes, max_size=3).map(tuple)
@@ -53,8 +57,9 @@ def test_a_row_is_gymnasiums_flattening(space, seed):
     expected = np.asarray(flatten(space, obs), np.float32)
     found = codec.encode(obs)
     assert found.dtype == np.float32
-    assert codec.spec.shape == found.shape == expected.shape
-    assert np.array_equal(found, expected)
+    assert codec.spec.shape == found.shape
+    assert np.array_equal(Features(codec.spec).spelled(found), expected)
+    assert codec.spec.num_features == len(expected)
     assert sum(piece.size for piece in codec.spec.pieces) == len(found)
     assert codec.spec.is_vector
 
@@ -107,14 +112,15 @@ def test_a_mixture_says_where_its_image_is():
     image = space["eye"].sample()
     codec = obs_codec(space)
     row = codec.encode({"eye": image, "arm": (np.array([0.25, -1], np.float32), 6)})
-    assert codec.spec.shape == (2 + 3 + 60,)
+    assert codec.spec.shape == (2 + 1 + 60,)
     assert [(p.name, p.kind, p.shape) for p in codec.spec.pieces] == [
         ("arm.0", "vector", (2,)),
-        ("arm.1", "vector", (3,)),
+        ("arm.1", "choice", (1,)),
         ("eye", "image", (3, 4, 5)),
     ]
-    assert row[:5].tolist() == [0.25, -1, 0, 1, 0]
-    assert np.array_equal(row[5:].reshape(3, 4, 5), np.moveaxis(image, -1, 0))
+    assert codec.spec.pieces[1].sizes == (3,)
+    assert row[:3].tolist() == [0.25, -1, 1]
+    assert np.array_equal(row[3:].reshape(3, 4, 5), np.moveaxis(image, -1, 0))
 
 
 @pytest.mark.parametrize(
@@ -208,8 +214,6 @@ def test_bounds_are_kept_number_by_number():
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.Box(-np.inf, 1, (2,)),
-        spaces.Box(0, np.inf, (2,)),
         spaces.Box(1, 1, (2,)),
         spaces.Box(0, 5, (2,), np.int64),
         spaces.Text(3),
@@ -222,11 +226,50 @@ def test_other_action_spaces_are_named(space):
     assert f"the action space {space} " in str(caught.value)
 
 
+def test_bounds_may_be_missing_on_any_side():
+    space = spaces.Box(np.float32([-np.inf, 0, -np.inf]), np.float32([1, np.inf, np.inf]))
+    spec = action_codec(space).spec
+    assert (spec.low, spec.high) == ((-np.inf, 0, -np.inf), (1, np.inf, np.inf))
+    assert ActionSpec.from_facts(json.loads(json.dumps(spec.facts(), allow_nan=False))) == spec
+
+
+@pytest.mark.parametrize(
+    ("space", "obs"),
+    [
+        (spaces.Box(0, 1, (0,)), np.zeros(0, np.float32)),
+        (spaces.Box(0, 255, (0, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8)),
+        (spaces.Dict({}), {}),
+        (spaces.Tuple([]), ()),
+        (spaces.Dict(a=spaces.Box(0, 1, (0,)), b=spaces.Tuple([])), {"a": np.zeros(0), "b": ()}),
+    ],
+)
+def test_what_shows_nothing_is_a_constant(space, obs):
+    codec = obs_codec(space)
+    assert codec.encode(obs).tolist() == [1.0]
+    assert codec.spec.shape == (1,)
+    batch = concatenate(space, [obs, obs], create_empty_array(space, 2))
+    assert codec.encode_batch(batch, 2).tolist() == [[1.0], [1.0]]
+
+
+def test_what_shows_nothing_is_checked_all_the_same():
+    with pytest.raises(Unfit, match=r"shape \(1,\), not \(0,\)"):
+        obs_codec(spaces.Box(0, 1, (0,))).encode(np.zeros(1, np.float32))
+
+
+def test_a_choice_is_one_number_however_many_there_are():
+    codec = obs_codec(spaces.MultiDiscrete([5000, 100_000], start=[3, 0]))
+    assert codec.encode(np.array([5002, 99_999])).tolist() == [4999, 99_999]
+    assert codec.spec.num_features == 105_000
+    with pytest.raises(UserError, match="more than 16777216 values"):
+        obs_codec(spaces.Discrete(2**24 + 1))
+
+
 def test_all_of_gymnasiums_own_worlds_have_codecs():
     for name in ("Blackjack-v1", "Taxi-v4", "CliffWalking-v1", "Pendulum-v1", "Acrobot-v1"):
         env = gymnasium.make(name, disable_env_checker=True)
         obs, _ = env.reset(seed=0)
         expected = np.asarray(flatten(env.observation_space, obs), np.float32)
-        assert np.array_equal(obs_codec(env.observation_space).encode(obs), expected)
+        codec = obs_codec(env.observation_space)
+        assert np.array_equal(Features(codec.spec).spelled(codec.encode(obs)), expected)
         action_codec(env.action_space)
         env.close()

@@ -35,6 +35,7 @@ def test_the_guides_code_does_what_it_says(tmp_path, monkeypatch):
             exec(compile(block, str(GUIDE), "exec"), names)
     finally:
         gymnasium.registry.pop("Corridor-v0", None)
+        gymnasium.registry.pop("Countdown-v0", None)
         if other is not None:
             gymnasium.registry["Corridor-v0"] = other
 

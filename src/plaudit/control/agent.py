@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.control.evaluation import Evaluator, Remembers
+from plaudit.envs.copies import MASK
 from plaudit.envs.make import make_env
+from plaudit.envs.masks import MaskedCodec, Seen, place_by_spaces
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit, action_codec, obs_codec
 from plaudit.envs.stack import stacked
@@ -58,14 +60,18 @@ class Agent:
 
     # --- acting
 
-    def act(self, obs: Any, *, deterministic: bool = True) -> Any:
+    def act(self, obs: Any, *, mask: Any = None, deterministic: bool = True) -> Any:
         """The action for one observation, both as the world's spaces have them.
 
-        Where observations are stacked or the policy remembers, call `begin` at the start of each
-        episode.
-        Raises UserError for an observation that is not of the world's space.
+        `mask` is the world's `info["action_mask"]`, where it says one there. Where observations are
+        stacked or the policy remembers, call `begin` at the start of each episode.
+        Raises UserError for an observation that is not of the world's space, or a missing mask.
         """
         see, do = self.codecs
+        if isinstance(see, MaskedCodec):
+            obs = self._seen(see, obs, mask)
+        elif mask is not None:
+            raise UserError(f"the agent of {self.settings.env} was taught without masks of actions")
         try:
             row = see.encode(obs)
         except Unfit as error:
@@ -79,6 +85,17 @@ class Agent:
         action = self.policy.act(seen, None if deterministic else self._rng)
         return do.rows(self.policy.to_env(action))[0]
 
+    def _seen(self, see: MaskedCodec, obs: Any, mask: Any) -> Seen:
+        if see.place == "info" and mask is None:
+            raise UserError(
+                f"{self.settings.env} masks actions: agent.act(obs, mask=info['action_mask'])"
+            )
+        if see.place == "obs" and mask is not None:
+            raise UserError(
+                f"the observations of {self.settings.env} hold their mask: give no other"
+            )
+        return Seen(obs, {MASK: mask}, False)
+
     def begin(self) -> None:
         """Forgets the episode before."""
         self._frames.clear()
@@ -90,7 +107,11 @@ class Agent:
         """Between the world's spaces and arrays; makes the world once to learn its spaces."""
         if self._codecs is None:
             env = make_env(self.settings)
-            self._codecs = obs_codec(env.observation_space), action_codec(env.action_space)
+            see: ObsCodec = obs_codec(env.observation_space)
+            if self.policy.net.obs_spec.num_barred:
+                in_obs = place_by_spaces(env.observation_space, env.action_space, self.settings.env)
+                see = MaskedCodec(env.observation_space, env.action_space, in_obs or "info")
+            self._codecs = see, action_codec(env.action_space)
             env.close()
         return self._codecs
 

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.envs.replay import Batch
+from plaudit.models.action_values import any_action
 from plaudit.models.actions import DuelingGreedy, Greedy
 from plaudit.models.policies import Policy
 
@@ -26,7 +27,8 @@ HEADS: dict[str, type[Greedy]] = {"plain": Greedy, "dueling": DuelingGreedy}
 def q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> F32:
     """Values of all actions [B, A] for observations [B, ...], without gradients."""
     params = torch.from_numpy(policy.net.infer(obs))
-    values: F32 = policy.head.q(params).numpy()
+    head = policy.head
+    values: F32 = (head.q_barred(params) if policy.net.num_barred else head.q(params)).numpy()
     return values
 
 
@@ -35,11 +37,16 @@ def traced_q_values(policy: Policy[Greedy], obs: NDArray[Any]) -> tuple[F32, Cal
     params, back = policy.net.traced(obs)
     if not isinstance(policy.head, DuelingGreedy):
         return params, back
-    values: F32 = policy.head.q(torch.from_numpy(params)).numpy()
+    of_head = policy.head.q_barred if policy.net.num_barred else policy.head.q
+    values: F32 = of_head(torch.from_numpy(params)).numpy()
 
     def through_both(grad: F32) -> None:
         """q_a = v + adv_a − mean adv: v has a share in every value, the mean takes its own back."""
-        of_value, of_mean = grad.sum(1, keepdims=True), grad.mean(1, keepdims=True)
+        of_value = grad.sum(1, keepdims=True)
+        if policy.net.num_barred:  # the mean is over the allowed, and what is barred gets nothing
+            of_mean = of_value / (params[:, 1:] != -np.inf).sum(1, keepdims=True, dtype=np.float32)
+        else:
+            of_mean = grad.mean(1, keepdims=True)
         back(np.concatenate([of_value, grad - of_mean], 1))
 
     return values, through_both
@@ -50,17 +57,23 @@ def epsilon_greedy(
 ) -> Ints:
     """Actions [B]: each copy tosses a coin of its own for any action or the best one.
 
-    Two draws a copy whatever falls; the net is asked only where a coin says so.
+    Two draws a copy whatever falls; the net is asked only where a coin says so. Where observations
+    have a mask, any action is any of those allowed.
     """
     coin = rng.random(len(obs)) < epsilon
-    anything = rng.integers(policy.head.spec.sizes[0], size=len(obs))
+    num_actions = policy.head.spec.sizes[0]
+    if policy.net.num_barred:
+        anything = any_action(num_actions, policy.net.allowed(obs), rng)
+    else:
+        anything = rng.integers(num_actions, size=len(obs))
     return anything if coin.all() else np.where(coin, anything, policy.act(obs, None))
 
 
 def q_target(batch: Batch, online: Policy[Greedy], target: Policy[Greedy]) -> F32:
     """reward + discount · max_a Q_target(next_obs, a), of shape [B].
 
-    One net both chooses and values, so chance errors count as gains. Source: Mnih et al. 2015.
+    One net both chooses and values, so chance errors count as gains. Values of actions that the
+    mask of next_obs does not allow are −inf (see `Net`), so neither target ever holds one. Source: Mnih et al. 2015.
     """
     best = q_values(target, batch.next_obs).max(1)
     goal: F32 = batch.reward + batch.discount * best

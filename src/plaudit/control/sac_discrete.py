@@ -7,7 +7,8 @@
     Q̄      ← Q̄ + τ(Q − Q̄)
 
 The critics give the values of all actions at once, so nothing is sampled in a gradient step and L_π
-needs no gradient through an action.
+needs no gradient through an action. Where actions are masked, π is 0 off the mask, and log A in H̄ is the
+mean of the logarithms of how many are allowed.
 
 Source: Christodoulou 2019 (1910.07207), section 4. Departure: log α is weighted by the entropy's
 error and not α, as in `sac`.
@@ -31,6 +32,7 @@ from plaudit.control.temperature import Temperature
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
+from plaudit.models.action_values import any_action
 from plaudit.models.actions import Categorical
 from plaudit.models.control_nets import network
 from plaudit.models.mlp import polyak_
@@ -66,6 +68,10 @@ class SACDiscreteConfig(OffPolicy):
     )
 
 
+LOG_NONE = np.float32(-1e30)
+"""In place of log 0: its exponential is exactly 0, and its products with 0 are too."""
+
+
 class Learner:
     """The actor, twin critics with their targets, the temperature, and a gradient step of each."""
 
@@ -79,10 +85,12 @@ class Learner:
         head = Categorical(action_spec)
         num_actions = head.num_params
         shape: dict[str, Any] = {"hidden": config.hidden, "activation": "relu", "init": "uniform"}
-        self.policy = Policy(network(obs_spec, num_actions, rng=rng, **shape), head)
+        bars = obs_spec.num_barred > 0
+        self.policy = Policy(network(obs_spec, num_actions, rng=rng, bars=bars, **shape), head)
         self.critic = network(obs_spec, num_actions, rng=rng, copies=2, **shape)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.tau = config.tau
+        self.target_entropy = config.target_entropy
         wanted = config.target_entropy * math.log(num_actions)
         self.temperature = Temperature(config.alpha, wanted, config.lr)
         self.actor_optimiser = FlatAdam(self.policy.parameters(), lr=config.lr)
@@ -98,6 +106,14 @@ class Learner:
             "critic_optimiser": self.critic_optimiser,
         }
 
+    def _out_of_reach(self, batch: Batch) -> float:
+        """What masks take from the most entropy that H̄ is a share of, over a batch; 0 without."""
+        if not self.policy.net.num_barred:
+            return 0.0
+        num_allowed = self.policy.net.allowed(batch.obs).sum(1)
+        most = math.log(self.policy.head.num_params)
+        return self.target_entropy * float((most - np.log(num_allowed)).mean())
+
     def update(self, batch: Batch) -> dict[str, float]:
         """One gradient step of everything."""
         num_rows = len(batch.action)
@@ -106,7 +122,7 @@ class Learner:
         logp = log_softmax(logits)
         entropy = -float((np.exp(logp) * logp).sum(1).mean())
         alpha = self.temperature.value
-        self.temperature.step(entropy)
+        self.temperature.step(entropy + self._out_of_reach(batch))
 
         next_logp = log_softmax(self.policy.net.infer(batch.next_obs))
         next_q = self.target.infer(batch.next_obs).min(0)
@@ -132,10 +148,10 @@ class Learner:
 
 
 def log_softmax(logits: F32) -> F32:
-    """log π [B, A] of logits [B, A]."""
+    """log π [B, A] of logits [B, A]; LOG_NONE where a logit is −inf, so that π·log π is 0 there."""
     shifted = logits - logits.max(1, keepdims=True)
     logp: F32 = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return logp
+    return np.maximum(logp, LOG_NONE)
 
 
 def soft_value(q: F32, logp: F32, alpha: float) -> F32:
@@ -171,7 +187,10 @@ def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Itera
 
     def explore(obs: Array) -> Array:
         if watch.step < config.learning_starts:
-            return rng.integers(0, worlds.action_spec.sizes[0], len(obs))
+            num_actions = worlds.action_spec.sizes[0]
+            if policy.net.num_barred:
+                return any_action(num_actions, policy.net.allowed(obs), rng)
+            return rng.integers(0, num_actions, len(obs))
         return policy.act(obs, rng)
 
     def learn() -> Mapping[str, float]:

@@ -31,7 +31,8 @@ def least_q(critic: Net, obs: NDArray[Any], action: F32) -> tuple[F32, F32]:
     """min_i Q_i(s, a) [B], and its gradient in a [B, d]; where both are equal, that of the first."""
     x = joined(obs, action)
     by_hand = critic.num_images == 0 and critic.activation == "relu"
-    q, of_inputs = _least_by_rows(critic, x) if by_hand else _by_autograd(critic, x, 2)
+    by_rows = by_hand and _least_by_rows(critic, critic.seen(x))
+    q, of_inputs = by_rows or _by_autograd(critic, x, 2)
     return q, of_inputs[:, -action.shape[1] :]
 
 
@@ -39,7 +40,8 @@ def first_q(critic: Net, obs: NDArray[Any], action: F32) -> tuple[F32, F32]:
     """Q_1(s, a) [B], and its gradient in a [B, d]."""
     x = joined(obs, action)
     by_hand = critic.num_images == 0 and critic.activation == "relu"
-    q, of_inputs = _first_by_rows(critic, x) if by_hand else _by_autograd(critic, x, 1)
+    by_rows = by_hand and _first_by_rows(critic, critic.seen(x))
+    q, of_inputs = by_rows or _by_autograd(critic, x, 1)
     return q, of_inputs[:, -action.shape[1] :]
 
 

@@ -19,6 +19,9 @@ from plaudit.records.errors import UserError
 
 TERMINATED, TRUNCATED = 1, 2
 
+MASK = "action_mask"
+"""The key of a mask, in what `reset` and `step` say beside the observation, or in a Dict of it."""
+
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -36,18 +39,23 @@ class Copy:
     """An environment of a vector; `limit` cuts episodes off after so many steps.
 
     `remake` makes another environment for each episode, where one of them would remember the last.
+    A copy is either `masked` or knows no masks; one that heeds masks refuses those that it is shown
+    without having been told.
     """
 
     __slots__ = (
         "_block",
         "_env_step",
+        "_first",
         "_is_fresh",
+        "_masks",
         "_remake",
         "_seeds",
         "_write",
         "actions",
         "env",
         "episode",
+        "heeds_masks",
         "index",
         "length",
         "limit",
@@ -68,6 +76,7 @@ class Copy:
         seed: int,
         limit: int | None = None,
         remake: Callable[[], Any] | None = None,
+        heeds_masks: bool = True,
     ) -> None:
         self.env, self.obs = env, obs
         self.name, self.index, self.seed = name, index, seed
@@ -77,6 +86,9 @@ class Copy:
         self.actions: list[Any] = []
         self._block, self._seeds = -1, [0]
         self._remake, self._is_fresh = remake, True
+        self._first: Any = None
+        self._masks: Callable[[Any], Any] | None = None
+        self.heeds_masks = heeds_masks
         self._env_step = env.step
         self._write = obs.write
 
@@ -85,11 +97,46 @@ class Copy:
         self.episode += 1
         self._reset(out, row)
 
+    def look(self) -> Any:
+        """What the first reset says beside its observation; `begin` begins with that reset, or
+        raises what it raised."""
+        self.episode += 1
+        try:
+            self._first = self._answer()
+        except UserError as error:
+            self._first = error
+            return None
+        finally:
+            self.episode -= 1
+        return self._first[1]
+
+    def masked(self, codec: ObsCodec, wrap: Callable[[Any], Any]) -> None:
+        """From now on observations come with masks: `wrap` joins them, `codec` writes both."""
+        self.obs, self._write, self._masks = codec, codec.write, wrap
+        self.env = wrap(self.env)
+        self._env_step = self.env.step
+        if self._first is not None:
+            self._first = self.env.joined(self._first)
+
     def _reset(self, out: Array, row: int) -> None:
         self.length, self.ret, self.actions = 0, 0.0, []
+        answer = self._first or self._answer()
+        self._first = None
+        if isinstance(answer, UserError):
+            raise answer
+        if self._masks is None and self.heeds_masks:
+            self._check_no_mask(answer[1], "its reset")
+        try:
+            self._write(answer[0], out, row)
+        except Unfit as error:
+            raise self.fault(f"its reset gave {error}") from None
+
+    def _answer(self) -> Any:
+        """A reset's (obs, info) with the episode's seed."""
         if self._remake is not None and not self._is_fresh:
             self.env.close()
-            self.env = self._remake()
+            made = self._remake()
+            self.env = made if self._masks is None else self._masks(made)
             self._env_step = self.env.step
         self._is_fresh = False
         try:
@@ -98,10 +145,19 @@ class Copy:
             raise self.fault(f"its reset raised {said(error)}") from error
         if type(answer) is not tuple or len(answer) != 2:
             raise self.fault(f"its reset gave {_kind(answer)}; (obs, info) is expected")
-        try:
-            self._write(answer[0], out, row)
-        except Unfit as error:
-            raise self.fault(f"its reset gave {error}") from None
+        return answer
+
+    def _check_no_mask(self, info: Any, how: str) -> None:
+        if type(info) is dict and MASK in info:
+            raise self.fault(
+                f"{how} gave an action_mask, but {self._why_unmasked()}; action_mask false ignores it"
+            )
+
+    def _why_unmasked(self) -> str:
+        kind = type(self.env.action_space).__name__
+        if kind not in ("Discrete", "MultiDiscrete"):
+            return f"actions of a {kind} cannot be masked"
+        return "its first reset gave none, and a policy needs one in every state"
 
     def _episode_seed(self) -> int:
         block, place = divmod(self.episode, BLOCK)
@@ -122,7 +178,7 @@ class Copy:
         if type(answer) is not tuple or len(answer) != 5:
             expected = "(obs, reward, terminated, truncated, info) is expected"
             raise self.fault(f"gave {_kind(answer)}; {expected}")
-        obs, reward, terminated, truncated, _ = answer
+        obs, reward, terminated, truncated, info = answer
         if type(reward) is not float:
             reward = self._number(reward)
         if not -_LARGEST <= reward <= _LARGEST:
@@ -134,6 +190,8 @@ class Copy:
             raise self.fault(f"gave {error}") from None
         if terminated is False and truncated is False:
             return reward, TRUNCATED if self.length == self.limit else 0
+        if self._masks is None and self.heeds_masks:
+            self._check_no_mask(info, "its step")
         return reward, self._end(terminated, truncated)
 
     def _end(self, terminated: Any, truncated: Any) -> int:
@@ -178,6 +236,7 @@ class Copy:
         self.episode = int(facts["episode"])
         self.steps = int(facts["steps"]) - len(actions)
         tick()
+        self._first = None
         self._reset(out, row)
         end = 0
         for action in actions.tolist() if codec.plain else codec.each(actions.copy()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import copy as copying
 import importlib
 import re
 import warnings
@@ -14,7 +14,8 @@ from typing import Any
 import gymnasium
 
 from plaudit.envs.copies import Copy
-from plaudit.envs.guard import said
+from plaudit.envs.guard import Clock, Hung, said
+from plaudit.envs.masks import MaskedCodec, MaskedEnv, Place, has_mask, place_by_spaces
 from plaudit.envs.native import Native
 from plaudit.envs.processes import Processes
 from plaudit.envs.settings import WorldSettings
@@ -62,12 +63,20 @@ def _normalised(settings: WorldSettings, worlds: Worlds, training: bool) -> Worl
     scales_reward = settings.normalise_reward and training
     if not (settings.normalise_obs or scales_reward):
         return worlds
-    from plaudit.envs.normalise import Normalised, ReturnScale, Statistics  # it loads numba
+    from plaudit.envs.normalise import (  # it loads numba
+        Normalised,
+        ReturnScale,
+        Statistics,
+        kept_columns,
+    )
 
     gamma = getattr(settings, "gamma", 0.99)  # every algorithm's config has one
+    spec, statistics = worlds.obs_spec, None
+    if settings.normalise_obs:
+        statistics = Statistics(prod(spec.shape), kept_columns(spec))
     return Normalised(
         worlds,
-        statistics=Statistics(prod(worlds.obs_spec.shape)) if settings.normalise_obs else None,
+        statistics=statistics,
         return_scale=ReturnScale(worlds.num_envs, gamma) if scales_reward else None,
         frozen=not training,
     )
@@ -75,23 +84,25 @@ def _normalised(settings: WorldSettings, worlds: Worlds, training: bool) -> Worl
 
 def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
     """Copies in this process, as they are: neither stacked nor normalised."""
-    copies = [make_copy(settings, seed=seed, index=index) for index in range(num_envs)]
-    first = copies[0]
+    first = make_copy(settings, seed=seed, index=0)
+    place = first.obs.place if isinstance(first.obs, MaskedCodec) else "none"
+    others = range(1, num_envs)
+    copies = [first] + [make_copy(settings, seed=seed, index=i, place=place) for i in others]
     actions = action_codec(first.env.action_space)
     return Sync(copies, first.obs, actions, timeout=settings.step_timeout)
 
 
 def make_processes(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
     """Copies each in a process of its own; one more is made here, to learn its spaces."""
-    env, _ = _make(settings, None)
-    obs_spec = obs_codec(env.observation_space).spec
-    action_spec = action_codec(env.action_space).spec
-    env.close()
+    copy = make_copy(settings, seed=seed, index=0)
+    place = copy.obs.place if isinstance(copy.obs, MaskedCodec) else "none"
+    action_spec = action_codec(copy.env.action_space).spec
+    copy.close()
     return Processes(
-        _MakeCopy(settings, seed),
+        _MakeCopy(settings, seed, place),
         num_envs,
         name=settings.env,
-        obs_spec=obs_spec,
+        obs_spec=copy.obs.spec,
         action_spec=action_spec,
         timeout=settings.step_timeout,
     )
@@ -103,14 +114,15 @@ class _MakeCopy:
 
     settings: WorldSettings
     seed: int
+    place: Place
 
     def __call__(self, index: int) -> Copy:
-        return make_copy(self.settings, seed=self.seed, index=index)
+        return make_copy(self.settings, seed=self.seed, index=index, place=self.place)
 
 
 def make_native(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
     """The environment's own vector form."""
-    spec = copy.deepcopy(find_spec(settings.env))
+    spec = copying.deepcopy(find_spec(settings.env))
     if spec.vector_entry_point is None:
         raise UserError(f"{settings.env} has no vector form of its own; vector = sync steps copies")
     options = env_options(settings)
@@ -119,7 +131,13 @@ def make_native(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:
     make: Callable[..., Any] = gymnasium.make_vec
     mode = "vector_entry_point"
     env = _called(settings, make, spec, num_envs=num_envs, vectorization_mode=mode, **options)
-    return Native(env, name=settings.env, seed=seed, timeout=settings.step_timeout)
+    return Native(
+        env,
+        name=settings.env,
+        seed=seed,
+        timeout=settings.step_timeout,
+        heeds_masks=settings.action_mask,
+    )
 
 
 def _vector_kind(settings: WorldSettings) -> str:
@@ -131,14 +149,54 @@ def _vector_kind(settings: WorldSettings) -> str:
 
 
 def make_copy(
-    settings: WorldSettings, *, seed: int, index: int, render_mode: str | None = None
+    settings: WorldSettings,
+    *,
+    seed: int,
+    index: int,
+    render_mode: str | None = None,
+    place: Place | None = None,
 ) -> Copy:
-    """One copy of a vector; its time limit is ours to count."""
+    """One copy of a vector; its time limit is ours to count.
+
+    `place` says where masks of actions lie; without it the copy's first reset is looked at.
+    """
     env, limit = _make(settings, render_mode)
-    obs = obs_codec(env.observation_space)
+    heeds = settings.action_mask
+    if place is None:
+        place = "none"
+        if heeds:
+            place = place_by_spaces(env.observation_space, env.action_space, settings.env)
     remembers = any(kind.__module__ in REMEMBERS for kind in type(env.unwrapped).__mro__)
     remake = (lambda: _make(settings, render_mode)[0]) if remembers else None
-    return Copy(env, obs, name=settings.env, index=index, seed=seed, limit=limit, remake=remake)
+    codec = obs_codec(env.observation_space)
+    copy = Copy(
+        env,
+        codec,
+        name=settings.env,
+        index=index,
+        seed=seed,
+        limit=limit,
+        remake=remake,
+        heeds_masks=heeds,
+    )
+    if place is None:
+        place = "info" if has_mask(_looked(copy, settings.step_timeout)) else "none"
+    if place != "none":
+        copy.masked(MaskedCodec(env.observation_space, env.action_space, place), MaskedEnv)
+    return copy
+
+
+def _looked(copy: Copy, timeout: float) -> Any:
+    """What a copy's first reset says beside its observation; None where it went wrong."""
+    clock = Clock(timeout)
+    clock.start()
+    clock.busy = True
+    try:
+        return copy.look()
+    except Hung:
+        return None  # `begin` resets again, and tells it
+    finally:
+        clock.stop()
 
 
 def make_env(settings: WorldSettings, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -153,7 +211,7 @@ def _make(settings: WorldSettings, render_mode: str | None) -> tuple[Any, int | 
     The wrappers that check the order of calls and count steps cost a third of a microsecond a step;
     ours does both. Where an id has wrappers of its own outside its time limit, that limit stays.
     """
-    spec = copy.deepcopy(find_spec(settings.env))
+    spec = copying.deepcopy(find_spec(settings.env))
     limit = settings.max_episode_steps or spec.max_episode_steps
     options = env_options(settings)
     if render_mode is not None:

@@ -17,12 +17,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from plaudit.envs.copies import MASK
 from plaudit.envs.guard import Clock, Hung, fault, is_finite, said
-from plaudit.envs.spaces import Unfit, action_codec, obs_codec
+from plaudit.envs.masks import MaskedCodec, Seen, has_mask, info_of_row, place_by_spaces
+from plaudit.envs.spaces import ObsCodec, Unfit, action_codec, obs_codec
 from plaudit.envs.worlds import Array, Episode, Saved, Transition
 from plaudit.records.errors import UserError
 
 Flags = NDArray[np.bool_]
+
+UNTOLD = "which its first did not, or which its actions cannot have"
 
 
 class Native:
@@ -30,18 +34,32 @@ class Native:
 
     gives_state = False
 
-    def __init__(self, env: Any, *, name: str, seed: int, timeout: float) -> None:
+    def __init__(
+        self, env: Any, *, name: str, seed: int, timeout: float, heeds_masks: bool = True
+    ) -> None:
         self.env, self.num_envs = env, int(env.num_envs)
         self._name, self._seed = name, seed
         self._mode = _mode(env, name)
-        self._obs = obs_codec(env.single_observation_space)
         self._actions = action_codec(env.single_action_space)
-        self.obs_spec, self.action_spec = self._obs.spec, self._actions.spec
         self._clock = Clock(timeout)
         self._resets, self._steps = 0, 0
-        self._all = np.ones(self.num_envs, np.bool_)
-        self._all.flags.writeable = False
+        self._none, self._all = np.zeros(self.num_envs, np.bool_), np.ones(self.num_envs, np.bool_)
+        self._none.flags.writeable = self._all.flags.writeable = False
+        self._first: Any = None
+        self._heeds_masks = heeds_masks
+        self._masks = self._masked_codec() if heeds_masks else None
+        self._obs: ObsCodec = self._masks or obs_codec(env.single_observation_space)
+        self.obs_spec, self.action_spec = self._obs.spec, self._actions.spec
         self._clear()
+
+    def _masked_codec(self) -> MaskedCodec | None:
+        """The codec of an environment that masks actions, by its spaces or by its first reset."""
+        where = self.env.single_observation_space, self.env.single_action_space
+        place = place_by_spaces(*where, self._name)
+        if place is None:
+            self._first = self._begun()
+            place = "info" if has_mask(self._first[1]) else "none"
+        return None if place == "none" else MaskedCodec(*where, place)
 
     def _clear(self) -> None:
         self._ended = np.zeros(self.num_envs, np.bool_)
@@ -50,20 +68,32 @@ class Native:
 
     def reset(self) -> Array:
         """Begins an episode in every copy, with a seed that follows from how many resets were."""
+        self._clear()
+        obs, infos = self._first or self._begun()
+        self._first = None
+        self._resets += 1
+        if self._masks is None and self._heeds_masks and has_mask(infos):
+            raise self._fault(
+                None, f"its reset gave an {MASK}, {UNTOLD}; action_mask false ignores it"
+            )
+        return self._encoded(obs, "its reset gave", infos, self._none)
+
+    def _begun(self) -> Any:
+        """What the environment's next reset answers."""
         sequence = np.random.SeedSequence((self._seed, self._resets))
         seed = int(sequence.generate_state(1)[0] >> 1)
-        self._resets += 1
-        self._clear()
         self._clock.start()
-        obs, _ = self._call("its reset", 2, self.env.reset, seed=seed)
-        return self._encoded(obs, "its reset gave")
+        return self._call("its reset", 2, self.env.reset, seed=seed)
 
     def step(self, actions: Array) -> Transition:
         """Acts in every copy."""
         self._steps += 1
         answer = self._call("its step", 5, self.env.step, self._actions.batch(actions))
         seen, reward, terminated, truncated, infos = answer
-        obs = self._encoded(seen, "gave")
+        # The last state of all needs no mask; with SAME_STEP it is not what is seen.
+        shows_last = self._mode is not AutoresetMode.SAME_STEP and self._masks is not None
+        last = self._flags("terminated", terminated) if shows_last else self._none
+        obs = self._encoded(seen, "gave", infos, last)
         reward = self._rewards(reward)
         terminated = self._flags("terminated", terminated)
         truncated = self._flags("truncated", truncated)
@@ -73,7 +103,7 @@ class Native:
         episodes = self._counted(reward, ended, self._all)
         next_obs = obs
         if episodes and self._mode is AutoresetMode.SAME_STEP:
-            next_obs = self._with_final(obs, infos, ended)
+            next_obs = self._with_final(obs, infos, ended, terminated)
         elif episodes:
             obs = self._with_first(obs, ended)
         return Transition(obs, next_obs, reward, terminated, truncated, self._all, episodes)
@@ -89,15 +119,19 @@ class Native:
         episodes = self._counted(reward, self._ended, mask)
         return Transition(obs, obs, reward, terminated, truncated, mask, episodes)
 
-    def _with_final(self, obs: Array, infos: Any, ended: Flags) -> Array:
+    def _with_final(self, obs: Array, infos: Any, ended: Flags, terminated: Flags) -> Array:
         """The observations that the steps led to, where episodes ended taken from `final_obs`."""
         final = infos.get("final_obs") if isinstance(infos, dict) else None
+        said_last = infos.get("final_info") if isinstance(infos, dict) else None
         next_obs = obs.copy()
         for row in np.flatnonzero(ended).tolist():
             try:
                 if final is None or final[row] is None:
                     raise Unfit("no final_obs with the end of an episode, as SAME_STEP needs")
-                self._obs.write(final[row], next_obs, row)
+                shown = final[row]
+                if self._masks is not None:
+                    shown = Seen(shown, info_of_row(said_last, row), bool(terminated[row]))
+                self._obs.write(shown, next_obs, row)
             except Unfit as error:
                 raise self._fault(row, f"gave {error}") from None
         return self._checked(next_obs, "gave a final_obs:")
@@ -105,8 +139,8 @@ class Native:
     def _with_first(self, obs: Array, ended: Flags) -> Array:
         """The observations to act on next, where episodes ended of new ones."""
         options = {"reset_mask": ended}
-        first, _ = self._call("its reset", 2, self.env.reset, options=options)
-        begun = self._encoded(first, "its reset gave")
+        first, infos = self._call("its reset", 2, self.env.reset, options=options)
+        begun = self._encoded(first, "its reset gave", infos, ~ended)
         begun[~ended] = obs[~ended]
         return begun
 
@@ -138,11 +172,15 @@ class Native:
             raise self._fault(None, f"{what} gave no tuple of {size}")
         return answer
 
-    def _encoded(self, obs: Any, how: str) -> Array:
+    def _encoded(self, obs: Any, how: str, infos: Any, needless: Flags) -> Array:
+        """Rows that are `needless` may lack a mask, where there are masks."""
         try:
-            found = self._obs.encode_batch(obs, self.num_envs)
+            if self._masks is not None:
+                found = self._masks.encode_masked(obs, infos, self.num_envs, needless)
+            else:
+                found = self._obs.encode_batch(obs, self.num_envs)
         except Unfit as error:
-            raise self._fault(None, f"{how} {error}") from None
+            raise self._fault(error.row, f"{how} {error}") from None
         return self._checked(found, how)
 
     def _checked(self, obs: Array, how: str) -> Array:
@@ -185,6 +223,7 @@ class Native:
 
     def restore(self, saved: Saved) -> Array:
         """Begins other episodes than before."""
+        self._first = None
         self._resets, self._steps = int(saved[1]["resets"]), int(saved[1]["steps"])
         return self.reset()
 

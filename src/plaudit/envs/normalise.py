@@ -4,7 +4,8 @@ An observation is moved by the running mean and divided by the running deviation
 observation that a step led to (and of the first ones), then cut to within ±10. A reward is divided
 by the running deviation of the discounted return so far in its episode. Rows off the mask do not
 count. Returns of episodes stay in the world's own units. In evaluation the statistics are copied
-and frozen, and rewards are left alone.
+and frozen, and rewards are left alone. Choices and masks of actions are no numbers on a scale: they
+stay as they are.
 
 Departure from Engstrom et al. 2020 (section 2) and common practice: until two values have been
 seen, nothing is divided, as their deviation is nothing.
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from plaudit.envs.stack import inner
 from plaudit.envs.worlds import Array, Saved, Transition, Worlds
 from plaudit.records.errors import UserError
+from plaudit.records.spaces import ObsSpec
 
 CLIP = 10.0
 """Largest size of a scaled observation or reward, as usual since OpenAI's baselines (2017)."""
@@ -39,10 +41,12 @@ def _compiled(function: F) -> F:
 class Statistics:
     """Mean and variance of what was seen so far, number by number, in float64."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kept: NDArray[np.bool_] | None = None) -> None:
+        """`kept` [size] says which numbers `apply` leaves as they are."""
         self.mean = np.zeros(size)
         self.var = np.ones(size)
         self.count = np.zeros(1)
+        self.kept = kept
 
     def update(self, values: Array, mask: NDArray[np.bool_]) -> None:
         """Adds the rows [B, size] that are on the mask.
@@ -58,6 +62,8 @@ class Statistics:
         rows = np.ascontiguousarray(obs, np.float32).reshape(-1, len(self.mean))
         out = np.empty(rows.shape, np.float32)
         _apply(rows, self.mean, self.var, self.count, out)
+        if self.kept is not None:
+            out[:, self.kept] = rows[:, self.kept]
         return out.reshape(obs.shape)
 
     def copy_from(self, other: Statistics) -> None:
@@ -66,7 +72,8 @@ class Statistics:
 
     def state(self) -> Saved:
         """All of it."""
-        return {name: getattr(self, name).copy() for name in ("mean", "var", "count")}, {}
+        arrays = {name: getattr(self, name).copy() for name in ("mean", "var", "count")}
+        return arrays if self.kept is None else {**arrays, "kept": self.kept.copy()}, {}
 
     def restore(self, saved: Saved) -> None:
         """Goes on from there."""
@@ -78,7 +85,7 @@ class Statistics:
     @classmethod
     def from_saved(cls, saved: Saved) -> Statistics:
         """Those that gave `saved`."""
-        made = cls(len(saved[0]["mean"]))
+        made = cls(len(saved[0]["mean"]), saved[0].get("kept"))
         made.restore(saved)
         return made
 
@@ -118,6 +125,10 @@ class Normalised:
         if statistics is not None and not worlds.obs_spec.is_vector:
             raise UserError(
                 "normalise_obs = true, but observations hold images, which the net scales itself"
+            )
+        if statistics is not None and statistics.kept is not None and statistics.kept.all():
+            raise UserError(
+                "normalise_obs = true, but observations are choices, which have no scale; leave it out"
             )
         self.worlds, self.frozen = worlds, frozen
         self.statistics, self.return_scale = statistics, return_scale
@@ -182,6 +193,13 @@ class Normalised:
     def close(self) -> None:
         """Ends the copies."""
         self.worlds.close()
+
+
+def kept_columns(spec: ObsSpec) -> NDArray[np.bool_] | None:
+    """Which numbers of an observation are choices or a mask; none where there are no such."""
+    parts = [np.full(piece.size, piece.kind in ("choice", "mask")) for piece in spec.pieces]
+    kept = np.concatenate(parts)
+    return kept if kept.any() else None
 
 
 def _named(name: str, statistics: Statistics) -> dict[str, Array]:

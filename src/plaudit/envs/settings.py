@@ -37,6 +37,11 @@ class WorldSettings(Config):
     normalise_reward: bool = Field(
         False, description="Divide rewards by the running deviation of the discounted return."
     )
+    action_mask: bool = Field(
+        True,
+        description="Never take actions that the environment masks: action_mask in its info, or in "
+        "its Dict observation; false: ignore a mask in info, and see one in an observation.",
+    )
     step_timeout: float = Field(
         60.0, gt=0, description="Seconds after which one step of an environment counts as hung."
     )

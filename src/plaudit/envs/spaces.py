@@ -1,8 +1,9 @@
 """From what a Gymnasium environment shows and takes to arrays of `ObsSpec` and `ActionSpec`.
 
-Numbers become float32, a choice among n its one-hot code, Dict and Tuple their pieces one after
-another; a uint8 image alone stays uint8 with its channels first. Nothing is scaled, clipped or
-filled: what does not fit its space raises `Unfit`, to which the caller adds where it happened.
+Numbers become float32, a choice among n its number from 0, Dict and Tuple their pieces one after
+another; a uint8 image alone stays uint8 with its channels first. A space that shows nothing is the
+number 1. Nothing is scaled, clipped or filled: what does not fit its space raises `Unfit`, to which
+the caller adds where it happened.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ from plaudit.envs.worlds import Array
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
 
+MOST_CHOICES = 2**24
+"""Up to here a float32 holds every whole number."""
+
 
 class Unfit(ValueError):
     """An observation that its space does not allow; the message says found and expected."""
+
+    row: int | None = None
+    """Whose it was, where it is known to be one of several."""
 
 
 class Leaf(Protocol):
@@ -82,10 +89,7 @@ class Image:
 
 
 class Choices:
-    """Discrete, MultiDiscrete or MultiBinary: the one-hot codes of its choices, joined.
-
-    A choice that is two-valued in MultiBinary is one number, 0 or 1, and no code of two.
-    """
+    """Discrete or MultiDiscrete: the numbers of its choices, each counted from 0."""
 
     def __init__(self, name: str, space: spaces.Discrete | spaces.MultiDiscrete) -> None:
         self.shape = space.shape
@@ -93,9 +97,11 @@ class Choices:
             self.sizes = np.array([space.n], np.int64)
         else:
             self.sizes = space.nvec.reshape(-1).astype(np.int64)
+        if self.sizes.max(initial=0) > MOST_CHOICES:
+            raise UserError(f"the observation space {space} has more than {MOST_CHOICES} values")
         self.start = np.broadcast_to(space.start, self.shape).reshape(-1).astype(np.int64)
-        self.offset = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        self.piece = Piece(name, "vector", (int(self.sizes.sum()),))
+        sizes = tuple(self.sizes.tolist())
+        self.piece = Piece(name, "choice", (len(sizes),), sizes)
 
     def fill(self, obs: Any, flat: Array) -> None:
         choice = _integers(obs, self).reshape(-1) - self.start
@@ -104,8 +110,7 @@ class Choices:
             if not self.shape:
                 first, last = first[0], last[0]
             raise Unfit(f"the observation {obs}{_of(self)}, not between {first} and {last}")
-        flat[:] = 0
-        flat[self.offset + choice] = 1
+        flat[:] = choice
 
 
 class Bits:
@@ -165,9 +170,7 @@ class _Choice(_OneLeaf):
 
     def write(self, obs: Any, out: Array, row: int) -> None:
         if isinstance(obs, int | np.integer) and 0 <= obs - self.start < self.n:
-            flat = out[row]
-            flat[:] = 0
-            flat[obs - self.start] = 1
+            out[row, 0] = obs - self.start
         else:
             super().write(obs, out, row)
 
@@ -217,18 +220,34 @@ class _Mixture(ObsCodec):
         for path, leaf in _leaves(space, ()):
             self.parts.append((path, leaf, slice(begin, begin + leaf.piece.size)))
             begin += leaf.piece.size
-        if not self.parts:
-            raise UserError(f"the observation space {space} shows nothing")
         self.spec = ObsSpec((begin,), "float32", tuple(leaf.piece for _, leaf, _ in self.parts))
 
     def write(self, obs: Any, out: Array, row: int) -> None:
         flat = out[row]
         for path, leaf, part in self.parts:
-            leaf.fill(_follow(obs, path), flat[part])
+            leaf.fill(follow(obs, path), flat[part])
+
+
+class _Nothing(ObsCodec):
+    """A space that shows nothing, or choices among one, as a bandit's: always the number 1."""
+
+    def __init__(self, space: Any, empty: ObsCodec) -> None:
+        self.space, self.empty = space, empty
+        self.spec = ObsSpec((1,), "float32", (Piece("nothing", "vector", (1,)),))
+
+    def write(self, obs: Any, out: Array, row: int) -> None:
+        self.empty.write(obs, np.empty((1, *self.empty.spec.shape), np.float32), 0)
+        out[row] = 1
 
 
 def obs_codec(space: Any) -> ObsCodec:
     """The codec of an observation space; raises UserError naming a space that has none."""
+    codec = _codec(space)
+    is_constant = all(piece.size == sum(piece.sizes) for piece in codec.spec.pieces)
+    return _Nothing(space, codec) if is_constant else codec
+
+
+def _codec(space: Any) -> ObsCodec:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return _Mixture(space)
     leaf = _leaf("obs", space)
@@ -241,7 +260,7 @@ def obs_codec(space: Any) -> ObsCodec:
 
 def _leaf(name: str, space: Any) -> Leaf:
     if isinstance(space, spaces.Box):
-        is_image = space.dtype == np.uint8 and len(space.shape) == 3
+        is_image = space.dtype == np.uint8 and len(space.shape) == 3 and prod(space.shape) > 0
         return Image(name, space) if is_image else Numbers(name, space)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return Choices(name, space)
@@ -264,7 +283,7 @@ def _leaves(space: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
         yield path, _leaf(".".join(map(str, path)), space)
 
 
-def _follow(obs: Any, path: tuple[Any, ...]) -> Any:
+def follow(obs: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
         try:
             obs = obs[key]
@@ -373,6 +392,6 @@ def _action_spec(space: Any) -> ActionSpec:
         )
     low = np.asarray(space.low, np.float64).reshape(-1)
     high = np.asarray(space.high, np.float64).reshape(-1)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise UserError(f"the action space {space} needs finite bounds, the lower below the upper")
+    if not (low < high).all():
+        raise UserError(f"the action space {space} needs every lower bound below its upper bound")
     return ActionSpec("box", (low.size,), tuple(low.tolist()), tuple(high.tolist()))

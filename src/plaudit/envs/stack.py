@@ -1,7 +1,8 @@
 """The last few observations shown together, the latest last; the first of an episode repeated.
 
 Each piece of an observation is stacked by itself: a vector of n numbers becomes k·n, an image of c
-channels k·c. The frames of one episode never follow those of another.
+channels k·c. The frames of one episode never follow those of another. Of a mask of actions only the latest is
+shown.
 """
 
 from __future__ import annotations
@@ -20,16 +21,25 @@ def stacked_spec(spec: ObsSpec, num_frames: int) -> ObsSpec:
     """Of `num_frames` observations of `spec` together."""
     first, *rest = spec.shape
     pieces = tuple(
-        replace(piece, shape=(num_frames * piece.shape[0], *piece.shape[1:]))
+        piece
+        if piece.kind == "mask"
+        else replace(
+            piece,
+            shape=(num_frames * piece.shape[0], *piece.shape[1:]),
+            sizes=num_frames * piece.sizes,
+        )
         for piece in spec.pieces
     )
-    return ObsSpec((num_frames * first, *rest), spec.dtype, pieces)
+    shown = num_frames * (first - spec.num_barred) + spec.num_barred
+    return ObsSpec((shown, *rest), spec.dtype, pieces)
 
 
 def stacked(frames: Sequence[Array], spec: ObsSpec) -> Array:
     """One observation of `stacked_spec` from observations of `spec`, the latest last."""
     num_frames = len(frames)
-    out = np.empty((num_frames * spec.shape[0], *spec.shape[1:]), spec.dtype)
+    out = np.empty(stacked_spec(spec, num_frames).shape, spec.dtype)
+    if spec.num_barred:
+        out[-spec.num_barred :] = frames[-1][-spec.num_barred :]
     for begin, size in _segments(spec):
         for place, frame in enumerate(frames):
             to = num_frames * begin + place * size
@@ -43,7 +53,8 @@ def _segments(spec: ObsSpec) -> list[tuple[int, int]]:
         return [(0, spec.shape[0])]
     found, begin = [], 0
     for piece in spec.pieces:
-        found.append((begin, piece.size))
+        if piece.kind != "mask":
+            found.append((begin, piece.size))
         begin += piece.size
     return found
 
@@ -57,6 +68,7 @@ class Stacked:
         self.gives_state = worlds.gives_state
         self.obs_spec = stacked_spec(worlds.obs_spec, num_frames)
         self._segments = _segments(worlds.obs_spec)
+        self._num_barred = worlds.obs_spec.num_barred
         self._stack: Array = np.empty((0,))
 
     def reset(self) -> Array:
@@ -96,12 +108,18 @@ class Stacked:
     def _set_latest(self, stack: Array, latest: Array) -> None:
         for (begin, size), (_, _, end) in zip(self._segments, self._places(), strict=True):
             stack[:, end - size : end] = latest[:, begin : begin + size]
+        self._set_mask(stack, latest)
+
+    def _set_mask(self, stack: Array, latest: Array) -> None:
+        if self._num_barred:
+            stack[:, -self._num_barred :] = latest[:, -self._num_barred :]
 
     def _repeated(self, obs: Array) -> Array:
         stack = np.empty((len(obs), *self.obs_spec.shape), self.obs_spec.dtype)
         for (start, size), (begin, _, end) in zip(self._segments, self._places(), strict=True):
             for to in range(begin, end, size):
                 stack[:, to : to + size] = obs[:, start : start + size]
+        self._set_mask(stack, obs)
         return stack
 
     def state(self) -> Saved:

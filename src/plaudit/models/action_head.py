@@ -51,8 +51,9 @@ class Head(nn.Module, ABC):
 
 
 def bounds(spec: ActionSpec) -> tuple[F32, F32]:
-    """Least and greatest actions of a box, each [d]."""
-    return np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+    """Least and greatest actions of a box, each [d]; infinite where there is none in float32."""
+    with np.errstate(over="ignore"):
+        return np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
 
 
 def expect(spec: ActionSpec, kind: str, head: str) -> None:

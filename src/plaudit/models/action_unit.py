@@ -29,13 +29,14 @@ class UnitHead(Head):
         expect(spec, "box", self.kind)
         super().__init__(spec, num_params)
         low, high = bounds(spec)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            middle, half = 0.5 * (low + high), 0.5 * (high - low)
+        if not np.isfinite(half).all():
             raise UserError(
-                f"a {self.kind} policy needs an action space with finite bounds, "
-                f"found low {spec.low} and high {spec.high}."
+                f"a {self.kind} policy needs an action space with finite bounds, found low {spec.low} "
+                f"and high {spec.high}; ppo, whose Gaussian needs none, can act there."
             )
-        self._low, self._high = low, high
-        self._middle, self._half = 0.5 * (low + high), 0.5 * (high - low)
+        self._low, self._high, self._middle, self._half = low, high, middle, half
 
     def to_env(self, actions: Array) -> Array:
         """low + (a + 1)/2·(high − low), within the bounds to the last digit."""

@@ -111,9 +111,9 @@ class MultiCategorical(Head):
 class Gaussian(Head):
     """N(params, σ²) per dimension with log σ a parameter of its own, the same in every state.
 
-    Nothing squashes the action: the world gets it clipped to its bounds, but what is stored, and
-    what is scored, is the action as drawn (Schulman et al. 2017, section 6.1; the clip is the
-    world's affair).
+    Nothing squashes the action: the world gets it clipped to its bounds (on a side without one as
+    it is), but what is stored, and what is scored, is the action as drawn (Schulman et al. 2017,
+    section 6.1; the clip is the world's affair).
     """
 
     kind = "gaussian"
@@ -159,7 +159,7 @@ class Gaussian(Head):
         return params
 
     def to_env(self, actions: Array) -> Array:
-        """Clipped to the world's bounds."""
+        """Clipped to the world's bounds, where it has any."""
         return np.minimum(np.maximum(actions, self._low), self._high)
 
 

@@ -1,7 +1,9 @@
 """Nets from observations to numbers: an MLP for vectors, convolutions before it for images.
 
 Images are uint8 and are divided by 255 inside. A mixture is cut into its pieces; every image goes
-through convolutions of its own and all features are joined.
+through convolutions of its own and all features are joined. Choices are seen as one-hot codes, by
+looking up where those would be long. A mask of actions is no input; a net that `bars` gives −inf for
+actions off it.
 
 Source: Mnih et al. 2015 (the convolutions of the Nature DQN); smaller kernels with padding where a
 side is under 36 pixels, which the Nature net cannot take.
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 
 from plaudit.models.mlp import MLP, Activation, Init, Trace, orthogonal
 from plaudit.models.mlp_kernels import F32
+from plaudit.models.mlp_look_up import LookUpMLP
+from plaudit.models.one_hot import Features
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ObsSpec
 
@@ -33,6 +37,8 @@ SMALL = ((32, 3, 2, 1), (64, 3, 2, 1), (64, 3, 1, 1))
 """For images with a side under 36 pixels."""
 NUM_FEATURES = 512
 """Features of an image (Mnih et al. 2015)."""
+SPELLED = 64
+"""Features up to which one-hot codes are written out: BLAS is quicker there than looking up."""
 
 
 class Eyes(nn.Module):
@@ -63,7 +69,8 @@ class Net(nn.Module):
     """Outputs [B, num_out] of observations [B, ...], or [N, B, num_out] with copies = N > 1.
 
     With `extra_inputs` (a critic's action) the input is one float32 array [B, observation +
-    extra], images flattened. Copies share nothing.
+    extra], images flattened. Copies share nothing. With `bars` the last outputs are of actions, and
+    −inf where the observation's mask does not allow one.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Net(nn.Module):
         gain_out: float,
         copies: int,
         extra_inputs: int,
+        bars: bool,
     ) -> None:
         super().__init__()
         self.obs_spec, self.num_out, self.hidden = obs_spec, num_out, tuple(hidden)
@@ -87,29 +95,49 @@ class Net(nn.Module):
         self.eyes = nn.ModuleList(
             Eyes(piece.shape, rng, init) for _ in range(copies) for piece in images
         )
-        num_seen = extra_inputs + sum(
-            piece.size if piece.kind == "vector" else NUM_FEATURES for piece in obs_spec.pieces
-        )
-        self.mlp = MLP(
-            (num_seen, *hidden, num_out),
-            activation=activation,
-            rng=rng,
-            init=init,
-            gain_out=gain_out,
-            copies=copies,
-        )
+        self.num_barred = obs_spec.num_barred if bars else 0
+        self.features: Features | None = None
+        if any(piece.kind in ("choice", "mask") for piece in obs_spec.pieces):
+            self.features = Features(obs_spec, extra_inputs)
+        keys: dict[str, Any] = {
+            "activation": activation,
+            "rng": rng,
+            "init": init,
+            "gain_out": gain_out,
+            "copies": copies,
+        }
+        num_seen = extra_inputs + obs_spec.num_features
+        num_seen += sum(NUM_FEATURES - piece.size for piece in images)
+        self.mlp: MLP
+        if self.features and not images and not extra_inputs and num_seen > SPELLED:
+            self.mlp = LookUpMLP(self.features, (*hidden, num_out), **keys)
+        else:
+            self.mlp = MLP((num_seen, *hidden, num_out), **keys)
+        self._is_plain = not images and self.features is None
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of a batch, differentiable."""
-        if not self.num_images:
+        if self._is_plain:
             return self.mlp.forward(x)
-        seen = [self._features(x, copy) for copy in range(self.copies)]
-        return self.mlp.forward(seen[0] if self.copies == 1 else torch.stack(seen))
+        if self.num_images:
+            seen = [self._features(x, copy) for copy in range(self.copies)]
+            out = self.mlp.forward(seen[0] if self.copies == 1 else torch.stack(seen))
+        elif self.features is None or isinstance(self.mlp, LookUpMLP):
+            out = self.mlp.forward(x)
+        else:
+            out = self.mlp.forward(self.features.spelled_tensor(x))
+        if not self.num_barred:
+            return out
+        barred = torch.zeros(out.shape[-2:], dtype=torch.bool, device=out.device)
+        barred[:, -self.num_barred :] = x.flatten(1)[:, -self.num_barred :] == 0
+        return out.masked_fill(barred, -torch.inf)
 
     def infer(self, x: Array) -> F32:
         """The same without autograd, NumPy to NumPy."""
-        if not self.num_images:
+        if self._is_plain:
             return self.mlp.infer(x)
+        if not self.num_images:
+            return self._barred(self.mlp.infer(self.seen(x)), x)
         with torch.no_grad():
             out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
             return np.asarray(out.cpu().numpy(), np.float32)
@@ -125,8 +153,30 @@ class Net(nn.Module):
         if self.num_images or not self.mlp.on_cpu():
             out = self.forward(torch.from_numpy(x).to(self.mlp.flat.device))
             return out.detach().cpu().numpy(), partial(_backward, out)
-        values, trace = self.mlp.trace(np.asarray(x, np.float32))
-        return values, partial(self._add_gradient, trace)
+        if self._is_plain:
+            values, trace = self.mlp.trace(np.asarray(x, np.float32))
+            return values, partial(self._add_gradient, trace)
+        values, trace = self.mlp.trace(np.asarray(self.seen(x), np.float32))
+        if not self.num_barred:
+            return values, partial(self._add_gradient, trace)
+        values = self._barred(values, x)
+        return values, partial(self._add_open_gradient, trace, values == -np.inf)
+
+    def seen(self, x: Array) -> Array:
+        """What the layers take of x [B, ...], without images."""
+        if self.features is None or isinstance(self.mlp, LookUpMLP):
+            return x
+        return self.features.spelled(x)
+
+    def allowed(self, obs: Array) -> NDArray[np.bool_]:
+        """Which actions are allowed [B, A], of observations that have a mask."""
+        rows = obs.reshape(len(obs), -1)
+        return np.asarray(rows[:, rows.shape[1] - self.obs_spec.num_barred :] != 0)
+
+    def _barred(self, out: F32, x: Array) -> F32:
+        if self.num_barred:
+            out[..., -self.num_barred :][..., ~self.allowed(x)] = -np.inf
+        return out
 
     def _add_gradient(self, trace: Trace, grad: F32) -> None:
         flat = self.mlp.flat
@@ -135,6 +185,10 @@ class Net(nn.Module):
         assert found is not None
         of_weights = torch.from_numpy(found)
         flat.grad = of_weights if flat.grad is None else flat.grad + of_weights
+
+    def _add_open_gradient(self, trace: Trace, barred: NDArray[np.bool_], grad: F32) -> None:
+        """Outputs that were barred do not depend on the weights."""
+        self._add_gradient(trace, np.where(barred, np.float32(0), grad))
 
     def _features(self, x: Tensor, copy: int) -> Tensor:
         """[B, features]: images through this copy's eyes, the rest as it is, in order."""
@@ -147,8 +201,13 @@ class Net(nn.Module):
         for piece in self.obs_spec.pieces:
             part = x[:, start : start + piece.size]
             start += piece.size
-            image = piece.kind == "image"
-            parts.append(next(eyes)(part.reshape(-1, *piece.shape)) if image else part)
+            if piece.kind == "image":
+                parts.append(next(eyes)(part.reshape(-1, *piece.shape)))
+            elif piece.kind == "choice":
+                alone = ObsSpec((piece.size,), "float32", (piece,))
+                parts.append(Features(alone).spelled_tensor(part))
+            elif piece.kind == "vector":
+                parts.append(part)
         if self.extra_inputs:
             parts.append(x[:, start:])
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -162,6 +221,7 @@ class Net(nn.Module):
             "activation": self.activation,
             "copies": self.copies,
             "extra_inputs": self.extra_inputs,
+            "bars": self.num_barred > 0,
         }
 
 
@@ -176,6 +236,7 @@ def network(
     gain_out: float = 1.0,
     copies: int = 1,
     extra_inputs: int = 0,
+    bars: bool = False,
 ) -> Net:
     """The net for these observations; `init` and `gain_out` as in `MLP`.
 
@@ -191,6 +252,7 @@ def network(
         gain_out=gain_out,
         copies=copies,
         extra_inputs=extra_inputs,
+        bars=bars,
     )
 
 
@@ -205,6 +267,7 @@ def network_from_facts(facts: Mapping[str, Any]) -> Net:
         init="uniform",
         copies=facts["copies"],
         extra_inputs=facts["extra_inputs"],
+        bars=facts.get("bars", False),
     )
 
 

@@ -99,6 +99,7 @@ def actor(
         rng=rng,
         init=init,
         gain_out=gain_out,
+        bars=obs_spec.num_barred > 0,
     )
     return Policy(net, head)
 
@@ -121,6 +122,7 @@ def greedy(
         activation=activation,
         rng=rng,
         init="uniform",
+        bars=obs_spec.num_barred > 0,
     )
     return Policy(net, of_actions)
 

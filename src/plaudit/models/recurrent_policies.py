@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from plaudit.models.actions import head_for, head_from_facts
 from plaudit.models.control_nets import Net, arrays, load_arrays, network, network_from_facts
 from plaudit.models.mlp import Activation
+from plaudit.models.one_hot import Features
 from plaudit.models.policies import ActorHead
 from plaudit.models.recurrent import F32, GRU, gru_from_facts
 from plaudit.records.errors import UserError
@@ -45,9 +46,14 @@ class Memory:
 class RecurrentNet(nn.Module):
     """A GRU and a net on its state: outputs [T, B, num_out] of observations [T, B, D]."""
 
-    def __init__(self, core: GRU, net: Net) -> None:
+    def __init__(self, obs_spec: ObsSpec, core: GRU, net: Net, *, bars: bool) -> None:
+        """With `bars` outputs are −inf for actions that the observation's mask does not allow."""
         super().__init__()
-        self.core, self.net = core, net
+        self.obs_spec, self.core, self.net = obs_spec, core, net
+        self.num_barred = obs_spec.num_barred if bars else 0
+        self._features: Features | None = None
+        if any(piece.kind != "vector" for piece in obs_spec.pieces):
+            self._features = Features(obs_spec)
 
     def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [T, B, num_out] and states [T, B, H] of one stretch of an episode in each row.
@@ -55,14 +61,22 @@ class RecurrentNet(nn.Module):
         `hidden` [B, H] was carried into the first step: zeros where the episode begins there.
         """
         nowhere = torch.zeros(obs.shape[:2], dtype=torch.bool)
-        states, _ = self.core(obs, hidden, nowhere)
-        return self.net(states.flatten(0, 1)).unflatten(0, states.shape[:2]), states
+        seen = obs if self._features is None else self._features.spelled_tensor(obs)
+        states, _ = self.core(seen, hidden, nowhere)
+        out = self.net(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        if self.num_barred:
+            out = out.masked_fill(obs[..., -self.num_barred :] == 0, -torch.inf)
+        return out, states
 
     def infer(self, obs: Array, memory: Memory) -> F32:
         """Outputs [B, num_out] for the next observations [B, D], which `memory` then knows."""
-        memory.hidden = self.core.infer(obs, memory.hidden, memory.starts)
+        seen = obs if self._features is None else self._features.spelled(obs)
+        memory.hidden = self.core.infer(seen, memory.hidden, memory.starts)
         memory.starts = np.zeros_like(memory.starts)
-        return self.net.infer(memory.hidden)
+        out = self.net.infer(memory.hidden)
+        if self.num_barred:
+            out[obs[:, -self.num_barred :] == 0] = -np.inf
+        return out
 
     def memory(self, num_envs: int) -> Memory:
         """That of rows which have seen nothing."""
@@ -70,7 +84,12 @@ class RecurrentNet(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """JSON that `recurrent_net_from_facts` reads."""
-        return {"core": self.core.facts(), "net": self.net.facts()}
+        return {
+            "obs_spec": self.obs_spec.facts(),
+            "core": self.core.facts(),
+            "net": self.net.facts(),
+            "bars": self.num_barred > 0,
+        }
 
 
 class RecurrentPolicy(nn.Module):
@@ -132,6 +151,7 @@ def recurrent_net(
     activation: Activation,
     rng: np.random.Generator,
     gain_out: float,
+    bars: bool = False,
 ) -> RecurrentNet:
     """A GRU with `num_hidden` numbers of state, and layers of `hidden` on it.
 
@@ -142,7 +162,7 @@ def recurrent_net(
             f"a recurrent policy takes vectors, but observations have images {obs_spec.shape}:"
             " frame_stack shows several images at once to the others"
         )
-    core = GRU(obs_spec.shape[0], num_hidden, rng=rng)
+    core = GRU(obs_spec.num_features, num_hidden, rng=rng)
     net = network(
         ObsSpec.vector(num_hidden),
         num_out,
@@ -151,7 +171,7 @@ def recurrent_net(
         rng=rng,
         gain_out=gain_out,
     )
-    return RecurrentNet(core, net)
+    return RecurrentNet(obs_spec, core, net, bars=bars)
 
 
 def recurrent_actor(
@@ -173,11 +193,17 @@ def recurrent_actor(
         activation=activation,
         rng=rng,
         gain_out=0.01,
+        bars=obs_spec.num_barred > 0,
     )
     return RecurrentPolicy(net, head)
 
 
 def recurrent_policy_from_facts(facts: Mapping[str, Any]) -> RecurrentPolicy:
     """The policy that `facts()` described, with weights yet to be loaded."""
-    net = RecurrentNet(gru_from_facts(facts["core"]), network_from_facts(facts["net"]))
+    net = RecurrentNet(
+        ObsSpec.from_facts(facts["obs_spec"]),
+        gru_from_facts(facts["core"]),
+        network_from_facts(facts["net"]),
+        bars=facts["bars"],
+    )
     return RecurrentPolicy(net, head_from_facts(facts["head"]))
