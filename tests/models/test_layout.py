@@ -68,11 +68,11 @@ def test_a_token_sees_its_own_conversation_as_far_as_the_window(window) -> None:
     st.booleans(),
 )
 def test_every_answer_stands_in_one_row_behind_its_prompt(
-    prompts, answers, max_row, max_tokens, is_packed
+    prompts, answers, max_row, max_tokens, one_each
 ) -> None:
     batch = batch_of(prompts, [(g % len(prompts), n) for g, n in answers])
     layouts = list(
-        micro_layouts(batch, pad_id=0, max_tokens=max_tokens, max_row=max_row, is_packed=is_packed)
+        micro_layouts(batch, pad_id=0, max_tokens=max_tokens, max_row=max_row, one_each=one_each)
     )
     assert sorted(row for layout in layouts for row in layout.rows) == list(range(len(batch)))
     wanted = conversations(batch)
@@ -90,7 +90,7 @@ def test_every_answer_stands_in_one_row_behind_its_prompt(
         for r in range(len(layout.token)):
             used = int((layout.segment[r] >= 0).sum())
             num_answers = int(layout.segment[r].max())
-            assert num_answers <= 1 or is_packed
+            assert num_answers <= 1 or not one_each
             assert used <= max_row or num_answers <= 1
         if len(layout.token) > 1:
             assert layout.token.numel() <= max_tokens

@@ -126,7 +126,7 @@ class SharedBackbone:
             pad_id=self.pad_id,
             max_tokens=self.max_tokens,
             max_row=MAX_ROW,
-            is_packed=self.is_packed,
+            one_each=not self.is_packed,
         )
 
     def remember(self, name: str, batch: Trajectories) -> None:

@@ -76,8 +76,8 @@ class Decoder(nn.Module):
         if layout.is_packed:
             given["attention_mask"] = self._packed_masks(layout)
             given["position_ids"] = layout.position
-        else:  # padded on the right, which no real token sees: the model's own masks and positions
-            given["attention_mask"] = (layout.segment >= 0).long()
+        # Else rows are padded on the right, which no real token sees: the model's own masks and
+        # positions serve, and none that grows with the square of the length is made here.
         with fast_linear():
             out = self.base(**given, use_cache=False)
         hidden: Tensor = out.last_hidden_state

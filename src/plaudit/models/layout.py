@@ -45,7 +45,11 @@ class Layout:
     rows: tuple[int, ...]
     prompt_lengths: tuple[int, ...]
     groups: tuple[int, ...]
-    is_packed: bool = True
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether some row holds two answers or more, which must not see each other."""
+        return int(self.segment.max()) > 1
 
     def attention(self, dtype: torch.dtype, *, window: int | None = None) -> Tensor:
         """Additive mask [R, 1, L, L]: 0 where a query may look, -inf elsewhere.
@@ -72,13 +76,7 @@ Piece = tuple[int, list[int]]
 """What a row holds: a prompt's number, and the rows of the batch that answer it there."""
 
 
-def pack(
-    batch: Trajectories,
-    pieces: Sequence[Piece] | None = None,
-    *,
-    pad_id: int,
-    is_packed: bool = True,
-) -> Layout:
+def pack(batch: Trajectories, pieces: Sequence[Piece] | None = None, *, pad_id: int) -> Layout:
     """Lay out the given pieces, one a row; by default each prompt with all of its answers.
 
     Raises UserError for an answer whose mask has holes.
@@ -132,7 +130,6 @@ def pack(
         rows=tuple(rows),
         prompt_lengths=tuple(len(ids) for ids in prompts),
         groups=tuple(g for g, _ in chosen),
-        is_packed=is_packed,
     )
 
 
@@ -164,12 +161,12 @@ def micro_layouts(
     pad_id: int,
     max_tokens: int,
     max_row: int | None = None,
-    is_packed: bool = True,
+    one_each: bool = False,
 ) -> Iterator[Layout]:
     """The batch in layouts of at most `max_tokens` places (a single row may exceed it).
 
     A row holds a prompt with as many of its answers as fit into `max_row` places (None: all), or
-    with one of them where rows are not packed. Rows are sorted by length first, so that those of
+    with one of them where `one_each` is asked for. Rows are sorted by length first, so that those of
     one layout waste little on padding.
     """
     length = lengths(batch)
@@ -180,7 +177,7 @@ def micro_layouts(
         size = num_prompt
         for row in answers:
             over = max_row is not None and size + length[row] > max_row
-            if piece and (over or not is_packed):
+            if piece and (over or one_each):
                 rows.append((size, (g, piece)))
                 piece, size = [], num_prompt
             piece.append(row)
@@ -192,10 +189,10 @@ def micro_layouts(
     for size, piece_of in rows:
         # The first of `pending` is the longest: it sets the row length of the layout.
         if pending and longest * (len(pending) + 1) > max_tokens:
-            yield pack(batch, pending, pad_id=pad_id, is_packed=is_packed)
+            yield pack(batch, pending, pad_id=pad_id)
             pending = []
         if not pending:
             longest = size
         pending.append(piece_of)
     if pending:
-        yield pack(batch, pending, pad_id=pad_id, is_packed=is_packed)
+        yield pack(batch, pending, pad_id=pad_id)
