@@ -33,7 +33,7 @@ ARROWS["studio"] = {"pipelines", "feedback", "records"}
 ARROWS["cli"] = {*BELOW_PIPELINES, "pipelines", "studio"}
 
 HEAVY = {"torch", "transformers", "peft", "scipy", "numba", "gymnasium", "pettingzoo"}
-HEAVY |= {"sqlalchemy", "ray", "nicegui", "fastapi", "tyro", "rich", "matplotlib", "datasets"}
+HEAVY |= {"sqlalchemy", "ray", "nicegui", "fastapi", "rich", "matplotlib", "datasets"}
 
 ALLOWED: dict[str, set[str]] = {
     "ops": {"torch"},
@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"torch", "ray"},
     "pipelines": {"torch", "matplotlib"},
     "studio": {"nicegui", "fastapi"},
-    "cli": {"tyro", "rich"},
+    "cli": {"rich"},
 }
 """Heavy libraries by folder, imported at the top of a file; a folder not named has none."""
 

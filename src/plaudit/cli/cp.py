@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from plaudit.records.errors import UserError
-from plaudit.records.files import write_text
+from plaudit.cli.words import Parser
+from plaudit.records.errors import UserError, command
+from plaudit.records.files import read_text, write_text
 from plaudit.records.recipes import find_recipe, load_recipe
+from plaudit.records.visible import visible
 
 
 def main(argv: list[str]) -> int:
     """Copies RECIPE to FILE; an existing file is refused."""
-    parser = argparse.ArgumentParser("plaudit cp", description=__doc__)
+    parser = Parser("plaudit cp", description=__doc__)
     parser.add_argument("recipe", help="name of a shipped recipe, or a file")
     parser.add_argument("file", type=Path, help="where to put the copy, such as my.yaml")
     parser.add_argument(
@@ -26,8 +27,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{file} exists; choose another name")
     if not file.parent.is_dir():
         raise UserError(f"no folder {file.parent} to put {file.name} in")
-    write_text(file, _full(source) if words.full else source.read_text(encoding="utf-8"))
-    print(f"{file}: change it, then 'plaudit run {file}'")
+    write_text(file, _full(source) if words.full else read_text(source))
+    print(visible(f"{file}: change it, then: {command('run', file)}"))
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
+from plaudit.cli.words import Parser
 from plaudit.records.system import system_facts
 
 
 def main(argv: list[str]) -> int:
     """Prints one fact a line."""
-    argparse.ArgumentParser("plaudit env", description=__doc__).parse_args(argv)
+    Parser("plaudit env", description=__doc__).parse_args(argv)
     facts = system_facts()
     packages = facts.pop("packages")
     facts["memory_gib"] = f"{facts['memory_gib']} GiB"

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plaudit.cli.words import Parser
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def figures(words: argparse.Namespace) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """The words of this verb."""
-    made = argparse.ArgumentParser("plaudit eval", description=__doc__)
+    made = Parser("plaudit eval", description=__doc__)
     made.add_argument("run", help="a run by name or folder, or a folder that Agent.save wrote")
     made.add_argument("--episodes", type=int, default=100, help="how many to play (default: 100)")
     made.add_argument(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
+from plaudit.cli.words import Parser
 from plaudit.records.metrics import GLOSSARY, find_metric
 
 WAYS = {"up": "should rise", "down": "should fall", "watch": "to be watched, neither up nor down"}
@@ -11,7 +10,7 @@ WAYS = {"up": "should rise", "down": "should fall", "watch": "to be watched, nei
 
 def main(argv: list[str]) -> int:
     """Prints the entry of METRIC, or the names of all."""
-    parser = argparse.ArgumentParser("plaudit explain", description=__doc__)
+    parser = Parser("plaudit explain", description=__doc__)
     parser.add_argument("metric", nargs="?", help="name of a metric, such as objective/kl")
     name = parser.parse_args(argv).metric
     if name is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from plaudit.cli.words import Parser
 from plaudit.records.errors import UserError
 
 STORE = Path("feedback.sqlite")
@@ -21,9 +22,9 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("plaudit feedback", description=__doc__)
+    parser = Parser("plaudit feedback", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="import|export|stats")
-    where = argparse.ArgumentParser(add_help=False)
+    where = Parser(add_help=False)
     place = where.add_mutually_exclusive_group()
     place.add_argument("--store", help=f"SQLite file or database URL (default: {STORE})")
     place.add_argument("--run", help="the store inside this run")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from plaudit.cli.words import Parser
 from plaudit.records.recipes import find_recipe, load_recipe, shipped_recipes
 
 
 def main(argv: list[str]) -> int:
     """Prints one line for each recipe and each run, or for each world."""
-    parser = argparse.ArgumentParser("plaudit ls", description=__doc__)
+    parser = Parser("plaudit ls", description=__doc__)
     parser.add_argument(
         "what", nargs="?", choices=["recipes", "worlds"], help="worlds: finite worlds by name"
     )

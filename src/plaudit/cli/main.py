@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from plaudit.cli.streams import begin_again_in_utf8, write_what_can_be
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.interrupt import Interrupted
+from plaudit.records.visible import visible
 
 VERBS = {
     "run": "run a recipe: plaudit run rlhf --model PATH --prompts my.jsonl",
@@ -30,14 +32,18 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `plaudit` with the given words (the process's own by default); returns the exit code."""
+    if argv is None:
+        begin_again_in_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        write_what_can_be(stream)
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except UserError as error:
-        print(f"plaudit: {error}", file=sys.stderr)
+        print(visible(f"plaudit: {error}"), file=sys.stderr)
         return 2
     except Interrupted as stopped:
-        print(f"plaudit: {stopped}", file=sys.stderr)
+        print(visible(f"plaudit: {stopped}"), file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         print("plaudit: quit", file=sys.stderr)
@@ -65,16 +71,13 @@ def _dispatch(words: list[str]) -> int:
 
 def help_text() -> str:
     """What `plaudit --help` says."""
-    lines = [
-        "usage: plaudit VERB ...",
-        "",
-        "Teach agents by reward: from reinforcement learning to RLHF.",
-        "",
-        *(f"  {verb:10}{sentence}" for verb, sentence in VERBS.items()),
-        "",
-        "'plaudit VERB --help' says more; 'plaudit run RECIPE --help' lists every key of a recipe.",
-    ]
-    return "\n".join(lines)
+    from plaudit.cli.words import page
+
+    about = "Teach agents by reward: from reinforcement learning to RLHF."
+    closing = (
+        "'plaudit VERB --help' says more; 'plaudit run RECIPE --help' lists every key of a recipe."
+    )
+    return page(["plaudit VERB ..."], about, [("", list(VERBS.items()))], closing)
 
 
 if __name__ == "__main__":

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plaudit.records.errors import UserError
+from plaudit.cli.words import NAMES, page
+from plaudit.records.errors import UserError, command
 from plaudit.records.interrupt import Interrupt, Interrupted
-from plaudit.records.recipes import Recipe, load_recipe, shipped_recipes, tuned_recipe
+from plaudit.records.recipes import Recipe, load_recipe, tuned_recipe
 
 if TYPE_CHECKING:
-    from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
-
     from plaudit.cli.registry import Job
     from plaudit.pipelines.drive import Progress
     from plaudit.records.config import Config
     from plaudit.records.runs import RunFolder
 
-USAGE = """\
-usage: plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]
-       plaudit run --resume RUN
+USAGE = (
+    "plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]",
+    "plaudit run --resume RUN",
+)
 
-  RECIPE         the name of a shipped recipe ({recipes}) or a YAML file
-  --KEY VALUE    any key of the recipe, as in --ppo.lr 1e-5; flags win over the file
-  --name NAME    keep the run in runs/NAME (default: runs/<recipe>-<date>-<number>)
-  --out FOLDER   keep the run in this folder
-  --resume RUN   go on with an unfinished run, by name or folder
+WORDS = (
+    (
+        "RECIPE",
+        "a YAML file, or the name of a shipped recipe such as rlhf ('plaudit ls' lists them)",
+    ),
+    ("--KEY VALUE", "any key of the recipe, as in --ppo.lr 1e-5; flags win over the file"),
+    ("--name NAME", "keep the run in runs/NAME (default: runs/<recipe>-<date>-<number>); " + NAMES),
+    ("--out FOLDER", "keep the run in this folder"),
+    ("--resume RUN", "go on with an unfinished run, by name or folder"),
+)
 
-'plaudit run RECIPE --help' lists every key with its sentence."""
-
+CLOSING = "'plaudit run RECIPE --help' lists every key with its sentence."
 
 PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run --help')."
+
+OWN = ("name", "out", "resume")
+"""Options of this verb, which stand among the recipe's keys."""
 
 DEFAULT_ENV = "CartPole-v1"
 """The environment of a control recipe that names none."""
@@ -56,7 +64,7 @@ def main(argv: list[str]) -> int:
     words = take_apart(argv)
     if words.recipe is None and words.resume is None:
         if not argv or set(words.flags) & {"-h", "--help"}:
-            print(USAGE.format(recipes=", ".join(shipped_recipes())))
+            print(page(USAGE, "", [("", WORDS)], CLOSING))
             return 0
         raise UserError(f"name a recipe before {words.flags[0]}: plaudit run RECIPE --key value")
     if words.resume is not None:
@@ -83,51 +91,24 @@ def take_apart(argv: list[str]) -> Words:
     return words
 
 
-def parse_flags(job: Job, recipe: Recipe, flags: list[str]) -> Config:
-    """The recipe's config with flags over it; tyro answers --help and unknown flags (exit 2)."""
-    import tyro
-
+def parse_flags(
+    job: Job, recipe: Recipe, flags: list[str], *, own: Sequence[str] = OWN, verb: str = "run"
+) -> Config:
+    """The recipe's config with flags over it; --help among them prints every key and leaves."""
+    from plaudit.cli.flags import help_page, read_flags
     from plaudit.records.config import resolve
 
-    registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(_pairs_rule)
-    with registry:
-        return tyro.cli(
-            job.config,
-            prog=f"plaudit run {recipe.name}",
-            description=f"{' '.join((job.config.__doc__ or '').split())} {PLACE}",
-            default=resolve(job.config, recipe),
-            args=flags,
-            use_underscores=True,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-
-
-def _pairs_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Flags of type dict[str, str] are written as `--columns prompt=question chosen=good`."""
-    from tyro.constructors import PrimitiveConstructorSpec
-
-    if info.type != dict[str, str]:
-        return None
-
-    def read(words: list[str]) -> dict[str, str]:
-        for word in words:
-            if not all(word.partition("=")):
-                raise ValueError(f"write NAME=VALUE, not {word!r}")
-        return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-    return PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[NAME=VALUE ...]",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [f"{k}={v}" for k, v in value.items()],
-    )
+    if set(flags) & {"-h", "--help"}:
+        about = " ".join((job.config.__doc__ or "").split())
+        called = command(verb, recipe.called)
+        print(help_page(job.config, resolve(job.config, recipe), called, about=about, own=PLACE))
+        sys.exit(0)
+    return resolve(job.config, recipe, words=read_flags(job.config, flags, own))
 
 
 def _start(words: Words) -> int:
     from plaudit.cli.registry import find_job
-    from plaudit.records.runs import RunFolder
+    from plaudit.records.runs import RunFolder, named_path
 
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
@@ -138,15 +119,23 @@ def _start(words: Words) -> int:
     recipe = load_recipe(tuned)
     job = find_job(recipe.pipeline)
     config = parse_flags(job, recipe, words.flags)
-    target: Path | str | None = words.name
+    target = None if words.name is None else named_path(words.name)
     if words.out is not None:
-        target = Path(words.out).absolute()
+        target = out_path(words.out).absolute()
     run = RunFolder.create(target, config, pipeline=recipe.pipeline, recipe=recipe.name)
     try:
         return _work(job, config, run)
     except UserError:
         run.discard_if_nothing_done()  # so that the same name serves the corrected command
         raise
+
+
+def out_path(text: str) -> Path:
+    """The folder of --out; a shell leaves the ~ of --out=~/runs to us."""
+    if not text.strip():
+        raise UserError("--out is empty: name a folder, as in --out results/first")
+    path = Path(text)
+    return path.expanduser() if text.startswith("~/") else path
 
 
 def tuned_for(words: Words) -> str:
@@ -182,7 +171,7 @@ def _work(job: Job, config: Config, run: RunFolder) -> int:
     from plaudit.cli.progress import progress_for
 
     progress = progress_for(sys.stdout)
-    again = f"plaudit run --resume {run.path}"
+    again = command("run", "--resume", run.path)
     progress.note(f"Run folder: {run.path}")
     with run, Interrupt(progress.note) as interrupt:
         try:

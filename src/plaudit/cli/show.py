@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from plaudit.cli.progress import clock
+from plaudit.cli.words import Parser
+from plaudit.records.errors import command
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder, run_path
 
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
 
     Of a sweep: how many of its seeds are finished, its table, and those that are not in the table.
     """
-    parser = argparse.ArgumentParser("plaudit show", description=__doc__)
+    parser = Parser("plaudit show", description=__doc__)
     parser.add_argument("run", help="name of a run or a sweep under runs/, or its folder")
     target = parser.parse_args(argv).run
     console = Console(highlight=False)
@@ -63,13 +64,15 @@ def closing_lines(run: RunFolder) -> list[str]:
     if (run.path / "model" / "config.json").exists():
         lines.append(f"Model (loads with transformers): {run.path / 'model'}")
     if (run.path / "model" / "agent.json").exists():
-        lines.append(f"Agent: plaudit eval {run.path}; in Python plaudit.load({str(run.path)!r})")
+        judged = command("eval", run.path)
+        lines.append(f"Agent: {judged}; in Python plaudit.load({str(run.path)!r})")
     if (run.path / "arrays").is_dir():
         lines.append(f"Arrays (numpy.load): {run.path / 'arrays'}")
     if run.finished:
-        lines.append(f"Numbers: plaudit show {run.path}; what one means: plaudit explain NAME")
+        shown = command("show", run.path)
+        lines.append(f"Numbers: {shown}; what one means: plaudit explain NAME")
     elif run.holder() is None:
-        lines.append(f"Continue with: plaudit run --resume {run.path}")
+        lines.append(f"Continue with: {command('run', '--resume', run.path)}")
     return lines
 
 

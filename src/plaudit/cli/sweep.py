@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plaudit.records.errors import UserError
+from plaudit.cli.words import NAMES, page
+from plaudit.records.errors import UserError, command
 from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.recipes import Recipe, load_recipe
 
@@ -18,22 +18,33 @@ if TYPE_CHECKING:
     from plaudit.pipelines.sweep import Sweep
     from plaudit.records.config import Config
 
-USAGE = """\
-usage: plaudit sweep RECIPE --seeds 0..9 [--jobs N] [--reach LEVEL] [--metric NAME]
-                     [--name NAME | --out FOLDER] [--KEY VALUE ...]
+USAGE = (
+    "plaudit sweep RECIPE --seeds 0..9 [--jobs N] [--reach LEVEL] [--metric NAME]"
+    " [--name NAME | --out FOLDER] [--KEY VALUE ...]",
+)
 
-  RECIPE          the name of a shipped recipe, or a YAML file
-  --seeds SEEDS   such as 0..9, or 0,1,5
-  --jobs N        seeds that run at once, each in a process of its own (default: 1)
-  --reach LEVEL   tell after how many steps each seed first reached this level
-  --metric NAME   what the seeds are judged by (default: eval/return, or what the job has instead)
-  --name NAME     keep the sweep in runs/NAME (default: runs/<recipe>-<environment>-sweep)
-  --out FOLDER    keep the sweep in this folder
-  --KEY VALUE     any key of the recipe ('plaudit run RECIPE --help' lists them)
+WORDS = (
+    ("RECIPE", "the name of a shipped recipe, or a YAML file"),
+    ("--seeds SEEDS", "such as 0..9, or 0,1,5"),
+    ("--jobs N", "seeds that run at once, each in a process of its own (default: 1)"),
+    ("--reach LEVEL", "tell after how many steps each seed first reached this level"),
+    (
+        "--metric NAME",
+        "what the seeds are judged by (default: eval/return, or what the job has instead)",
+    ),
+    (
+        "--name NAME",
+        "keep the sweep in runs/NAME (default: runs/<recipe>-<environment>-sweep); " + NAMES,
+    ),
+    ("--out FOLDER", "keep the sweep in this folder"),
+    ("--KEY VALUE", "any key of the recipe ('plaudit run RECIPE --help' lists them)"),
+)
 
-Every seed is a run of its own in <sweep>/seed-0 and so on; at the end sweep.json, sweep.md and
-sweep.png hold the figures of all. The same command again goes on with what is not finished, runs
-seeds that are new, and leaves alone those that are done."""
+CLOSING = (
+    "Every seed is a run of its own in <sweep>/seed-0 and so on; at the end sweep.json, sweep.md and "
+    "sweep.png hold the figures of all. The same command again goes on with what is not finished, "
+    "runs seeds that are new, and leaves alone those that are done."
+)
 
 OPTIONS = ("--seeds", "--jobs", "--reach", "--metric", "--name", "--out")
 
@@ -50,7 +61,7 @@ class Words:
 def main(argv: list[str]) -> int:
     """Runs a sweep to its end; 0 when all its seeds are finished, 1 when one failed."""
     if not argv or set(argv) & {"-h", "--help"}:
-        print(USAGE)
+        print(page(USAGE, "", [("", WORDS)], CLOSING))
         return 0
     words = take_apart(argv)
     from plaudit.cli.progress import progress_for
@@ -62,7 +73,7 @@ def main(argv: list[str]) -> int:
 
     progress = progress_for(sys.stdout)
     progress.note(f"Sweep folder: {sweep.folder}")
-    _run(sweep, progress, "plaudit sweep " + shlex.join(argv))
+    _run(sweep, progress, command("sweep", *argv))
     return _tell(sweep, title, words, progress)
 
 
@@ -122,7 +133,7 @@ def prepared(words: Words, recipe: Recipe) -> tuple[Sweep, str]:
     jobs = _positive("--jobs", words.options.get("jobs", "1"))
     _level(words)
     job = find_job(recipe.pipeline)
-    config = parse_flags(job, recipe, words.flags)
+    config = parse_flags(job, recipe, words.flags, own=[option[2:] for option in OPTIONS])
     if "seed" not in type(config).model_fields:
         raise UserError(f"the recipe {words.recipe} has no key 'seed', so a sweep cannot vary it")
     config = config.model_copy(update={"seed": 0})  # each seed is a flag over the same file
@@ -141,15 +152,16 @@ def prepared(words: Words, recipe: Recipe) -> tuple[Sweep, str]:
 
 
 def _folder(words: Words, recipe: Recipe, config: Config) -> Path:
-    from plaudit.records.runs import RUNS
+    from plaudit.cli.run import out_path
+    from plaudit.records.runs import RUNS, named_path
 
     name, out = words.options.get("name"), words.options.get("out")
     if name is not None and out is not None:
         raise UserError("--name and --out both say where to keep the sweep; give one of them")
     if out is not None:
-        return Path(out)
+        return out_path(out)
     if name is not None:
-        return RUNS / name
+        return named_path(name)
     place = getattr(config, "env", getattr(config, "world", ""))
     own = recipe.name if recipe.name != place else recipe.pipeline.rpartition("/")[2]
     stem = re.sub(r"[^\w.-]+", "-", f"{own} {place}").strip("-.")

@@ -238,12 +238,13 @@ class Alone:
 
 @contextlib.contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits meanwhile; processes begun within it never hear of it: the parent tells them."""
+    """Ctrl-C and a closed terminal wait meanwhile; processes begun within never hear of them: the
+    parent tells them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows, where a console's Ctrl-C works otherwise
         yield
         return
     resource_tracker.ensure_running()  # it would let Ctrl-C through again when it starts later
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

@@ -243,7 +243,8 @@ def _work(
     obs_spec: ObsSpec,
     action_spec: ActionSpec,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asked for the copies ends them
+    for number in (signal.SIGINT, signal.SIGHUP):  # the one who asked for the copies ends them
+        signal.signal(number, signal.SIG_IGN)
     shared = Shared(memory, num_envs, obs_spec, action_spec)
     try:
         worker = _Worker(pipe, make_copy(index), shared, index)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from plaudit.mdp.entries import (
 )
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_text
 
 __all__ = ["EpisodeWorld", "from_episodes", "from_functions", "from_gymnasium", "from_table"]
 
@@ -189,16 +191,15 @@ def _table_rows(table: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tup
         for line, row in json_lines(path):
             yield _checked(row, f"{path}, line {line}")
         return
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where}: not as many values as the header has columns")
-                yield _checked({k.strip(): v.strip() for k, v in row.items()}, where)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})") from error
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise UserError(f"{where}: not as many values as the header has columns")
+            yield _checked({k.strip(): v.strip() for k, v in row.items()}, where)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
 
 
 def _checked(row: Any, where: str) -> tuple[str, dict[str, Any]]:

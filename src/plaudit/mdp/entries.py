@@ -17,6 +17,7 @@ from plaudit.mdp.checks import SUM_TOLERANCE
 from plaudit.mdp.layout import paid_rows
 from plaudit.mdp.model import MDP
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_text
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -130,11 +131,7 @@ def existing_file(given: str | Path) -> Path:
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """(line, value) of each line that is not empty; UserError where one is not JSON."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)

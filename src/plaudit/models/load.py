@@ -139,6 +139,8 @@ def _config(folder: Path) -> Any:
             hint = ", as it holds an adapter: merge it into its base model first"
         raise UserError(f"{folder} has no config.json{hint}")
     raw = read_json(folder / "config.json")
+    if not isinstance(raw, dict):
+        raise UserError(f"{folder}/config.json holds no object, expected a model's config")
     names = raw.get("architectures") or []
     generates = ("ForCausalLM", "LMHeadModel")
     wrong = [name for name in names if not name.endswith(generates)]
@@ -201,7 +203,11 @@ def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     if (folder / "generation_config.json").is_file():
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{folder}/generation_config.json cannot be used: {reason}") from error
     return model.eval()
 
 

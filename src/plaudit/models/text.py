@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_text
 from plaudit.records.turns import canonical_messages
 from plaudit.records.types import Message, Prompt, Text
 
@@ -271,7 +272,7 @@ def _template(tokenizer: Any, wanted: str | None) -> str | None:
             f"there is no template file {wanted!r}: give 'none', 'chatml' or the path of a Jinja "
             f"file{nearest(wanted, ('none', 'chatml'))}"
         )
-    return Path(wanted).read_text(encoding="utf-8")
+    return read_text(Path(wanted))
 
 
 def _render(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,12 @@ import numpy as np
 from plaudit.envs.make import find_spec
 from plaudit.pipelines.control_plots import metric_grid, run_curve, series
 from plaudit.pipelines.finite_report import STYLE
-from plaudit.records.errors import UserError
+from plaudit.pipelines.page_text import apart, seen
+from plaudit.records.errors import UserError, command
 from plaudit.records.files import write_text
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder
+from plaudit.records.visible import visible_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,16 +60,16 @@ def control_report(run: RunFolder, agent: Agent, results: Mapping[str, Any]) -> 
     page = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
-        *(f"<p>{html.escape(line)}</p>" for line in verdict(rows, results, level)),
+        f"<title>{html.escape(visible_line(title))}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{apart(title)}</h1>",
+        *(f"<p>{seen(line)}</p>" for line in verdict(rows, results, level)),
         *figures,
         "<h2>Figures</h2><table>",
         *(_row(name, value) for name, value in results.items()),
         "</table>",
         *_usage(run.path, agent),
         "<h2>What was run</h2>",
-        f"<pre>{html.escape((run.path / 'config.yaml').read_text('utf-8'))}</pre>",
+        f"<pre>{seen((run.path / 'config.yaml').read_text('utf-8'))}</pre>",
         "</body></html>",
     ]
     path = run.path / "report" / "index.html"
@@ -140,7 +141,7 @@ def _row(name: str, value: Any) -> str:
     said = _number(value) if isinstance(value, float) else str(value)
     meaning = html.escape(entry.sentence) if entry else ""
     return (
-        f'<tr><th>{html.escape(name)}</th><td class="number">{html.escape(said)}</td>'
+        f'<tr><th>{apart(name)}</th><td class="number">{apart(said)}</td>'
         f'<td class="meaning">{meaning}</td></tr>'
     )
 
@@ -152,25 +153,25 @@ def _usage(path: Path, agent: Agent) -> list[str]:
         "import gymnasium",
         "import plaudit",
         "",
-        f'agent = plaudit.load("{path}")',
-        f'env = gymnasium.make("{agent.settings.env}")',
+        f"agent = plaudit.load({str(path)!r})",
+        f"env = gymnasium.make({agent.settings.env!r})",
         "obs, _ = env.reset()",
         *(["agent.begin()  # at the start of each episode"] if stacked else []),
         "action = agent.act(obs)",
     ]
-    folder = shlex.quote(str(path))
+    config = path / "config.yaml"
     commands = [
-        f"plaudit eval {folder} --episodes 100 --video",
-        f"plaudit run {folder}/config.yaml --seed {agent.settings.seed + 1}",
-        f"plaudit sweep {folder}/config.yaml --seeds 0..9",
+        command("eval", path, "--episodes", "100", "--video"),
+        command("run", config, "--seed", str(agent.settings.seed + 1)),
+        command("sweep", config, "--seeds", "0..9"),
     ]
     return [
         "<h2>Use the agent</h2>",
-        f"<pre>{html.escape(chr(10).join(code))}</pre>",
-        f"<p>The folder <code>{html.escape(str(path / 'model'))}</code> holds it alone, to be kept "
+        f"<pre>{seen(chr(10).join(code))}</pre>",
+        f"<p>The folder <code>{apart(path / 'model')}</code> holds it alone, to be kept "
         "or given away: plaudit.load reads that too.</p>",
         "<h2>Next</h2>",
-        f"<pre>{html.escape(chr(10).join(commands))}</pre>",
+        f"<pre>{seen(chr(10).join(commands))}</pre>",
     ]
 
 

@@ -20,9 +20,12 @@ from plaudit.mdp.pictures import (
     value_on_grid,
 )
 from plaudit.mdp.planning import Solution
+from plaudit.pipelines.page_text import apart, seen
+from plaudit.records.errors import command
 from plaudit.records.files import write_text
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder
+from plaudit.records.visible import visible_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +45,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; } td, th { padding: .2rem 1rem .2rem 0; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } td.meaning { color: #5b6672; }
 figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #5b6672; }
-pre { background: #f3f5f7; padding: .6rem .8rem; overflow-x: auto; }"""
+.mark { font: .72em monospace; color: #5b6672; border: 1px solid #c8ced4; unicode-bidi: isolate; }
+pre { unicode-bidi: isolate; background: #f3f5f7; padding: .6rem .8rem; overflow-x: auto; }"""
 
 
 def planning_report(
@@ -137,14 +141,14 @@ def write_page(
     rows = [_row(name, value) for name, value in results.items()]
     page = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
+        f"<title>{html.escape(visible_line(title))}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{apart(title)}</h1>",
         "<table>",
         *rows,
         "</table>",
         *drawn,
         f"<p>Arrays: <code>{html.escape(str(Path('arrays')))}/*.npy</code>. The same again:</p>",
-        f"<pre>plaudit run {html.escape(str(run.path / 'config.yaml'))}</pre>",
+        f"<pre>{seen(command('run', run.path / 'config.yaml'))}</pre>",
         "</body></html>",
     ]
     write_text(folder / "index.html", "\n".join(page) + "\n")
@@ -156,6 +160,6 @@ def _row(name: str, value: Any) -> str:
     entry = GLOSSARY.get(ALIASES.get(name, name))
     meaning = html.escape(entry.sentence) if entry else ""
     return (
-        f'<tr><th>{html.escape(name)}</th><td class="number">{html.escape(said)}</td>'
+        f'<tr><th>{apart(name)}</th><td class="number">{apart(said)}</td>'
         f'<td class="meaning">{meaning}</td></tr>'
     )

@@ -14,7 +14,7 @@ from plaudit.mdp.build import from_gymnasium, from_table
 from plaudit.mdp.model import MDP
 from plaudit.mdp.partial import POMDP, read_pomdp
 from plaudit.mdp.worlds import WORLDS, world
-from plaudit.records.errors import UserError, nearest
+from plaudit.records.errors import UserError, command, nearest
 from plaudit.records.runs import RunFolder
 
 GYMNASIUM = "gymnasium:"
@@ -80,7 +80,7 @@ def other_job(name: str, found: Any, wanted: str) -> str:
     """The sentence about a world of another kind than the job takes."""
     kind = type(found).__name__
     article = "an" if kind == "MDP" else "a"
-    again = f"plaudit run {JOB_OF[kind]} --world {name}"
+    again = command("run", JOB_OF[kind], "--world", name)
     return f"{name} is {article} {kind}, not {wanted}; solve it by: {again}"
 
 

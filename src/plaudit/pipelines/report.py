@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from markupsafe import Markup
 
 from plaudit import __version__
 from plaudit.pipelines import report_contents as contents
+from plaudit.pipelines.page_text import apart, seen
 from plaudit.pipelines.report_plots import Plot, judged_by, plots
+from plaudit.records.errors import command
 from plaudit.records.files import (
     read_json,
     read_jsonl,
@@ -124,6 +125,7 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": contents.number, "signed": contents.signed}
+    environment.filters |= {"seen": seen, "apart": apart}
     return environment.get_template(TEMPLATE.name).render(
         version=__version__,
         name=run_path.resolve().name,
@@ -146,7 +148,8 @@ def _render(
         seconds=duration(summary["seconds"]),
         system=_system_rows(system),
         folder=_shown(run_path),
-        quoted=shlex.quote(_shown(run_path)),
+        model_folder=repr(f"{_shown(run_path)}/model"),
+        again=command("run", Path(_shown(run_path), "config.yaml")),
         has_model=(run_path / "model" / "config.json").exists(),
         has_reward_model=(run_path / "reward_model" / "config.json").exists(),
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 from plaudit.pipelines.drive import Progress
 from plaudit.pipelines.sweep_figures import SCORES, last_row, read_table
+from plaudit.records.errors import command
 from plaudit.records.events import Step
 from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.runs import RunFolder
@@ -119,7 +120,7 @@ def sweep_lines(folder: Path) -> list[str]:
         lines.append("The table of all comes when they are done")
     elif rest or not table:
         lines.append("To go on, and for the table of all: the same 'plaudit sweep' command again")
-    lines += [f"One seed: plaudit show {sweep.path(seed)}" for seed in sweep.seeds[:1]]
+    lines += [f"One seed: {command('show', sweep.path(seed))}" for seed in sweep.seeds[:1]]
     if (folder / "sweep.png").exists():
         lines.append(f"Curves: {folder / 'sweep.png'}")
     return lines

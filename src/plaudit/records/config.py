@@ -7,6 +7,8 @@ field's sentence as a comment, and is itself a recipe.
 
 from __future__ import annotations
 
+import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -76,15 +78,33 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def resolve(kind: type[C], recipe: Recipe, flags: Mapping[str, Any] | None = None) -> C:
+def resolve(
+    kind: type[C],
+    recipe: Recipe,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    words: Mapping[Key, Any] | None = None,
+) -> C:
     """The config that a recipe and flags ask for: default < file < flag.
 
-    Raises UserError naming key, file and line where a value cannot be used.
+    `words` are flags of the command line, by their path of names: they replace, and messages tell
+    of them as --a.b. Raises UserError naming key, file and line where a value cannot be used.
     """
+    values = merge(_nested_defaults(kind), recipe.values, flags or {})
+    for path, value in (words or {}).items():
+        _put(values, path, value)
     try:
-        return kind.model_validate(merge(_nested_defaults(kind), recipe.values, flags or {}))
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(kind, error, recipe)) from None
+        raise UserError(_sentence(kind, error, recipe, words or {})) from None
+
+
+def _put(values: dict[str, Any], path: Key, value: Any) -> None:
+    for name in path[:-1]:
+        inner = values.get(name)
+        values[name] = dict(inner) if isinstance(inner, Mapping | Config) else {}
+        values = values[name]
+    values[path[-1]] = value
 
 
 def _nested_defaults(kind: type[BaseModel]) -> dict[str, Any]:
@@ -134,14 +154,21 @@ def _flow(value: Any) -> str:
 # --- sentences
 
 
-def _sentence(kind: type[Any], error: ValidationError, recipe: Recipe | None) -> str:
+def _sentence(
+    kind: type[Any],
+    error: ValidationError,
+    recipe: Recipe | None,
+    words: Mapping[Key, Any] | None = None,
+) -> str:
     """The first fault in words; unknown keys come first, as they explain missing ones."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return _fault(kind, faults[0], recipe) + more
+    return _fault(kind, faults[0], recipe, words or {}) + more
 
 
-def _fault(kind: type[Any], fault: ErrorDetails, recipe: Recipe | None) -> str:
+def _fault(
+    kind: type[Any], fault: ErrorDetails, recipe: Recipe | None, words: Mapping[Key, Any]
+) -> str:
     loc = tuple(str(part) for part in fault["loc"])
     where = f" ({place})" if (place := _place(loc, recipe)) else ""
     owner, key = ".".join(loc[:-1]), loc[-1] if loc else ""
@@ -153,6 +180,13 @@ def _fault(kind: type[Any], fault: ErrorDetails, recipe: Recipe | None) -> str:
         return f"missing key {key!r}{within}{where}"
     said = fault["msg"].removeprefix("Value error, ")
     said = said[:1].lower() + said[1:]
+    if fault["type"] in ("literal_error", "enum"):
+        said += nearest(str(fault["input"]), re.findall("'(.*?)'", fault["ctx"]["expected"]))
+    by_flag = [path for path in words if loc[: len(path)] == path]
+    if by_flag:
+        given = fault["input"]
+        shown = shlex.quote(given) if isinstance(given, str) else str(given)
+        return f"--{'.'.join(by_flag[0])} {shown}: {said}"
     if not loc:
         return f"{kind.__name__}: {said}"
     name = ".".join(loc) + (within if recipe is None and not owner else "")

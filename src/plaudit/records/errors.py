@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -18,3 +20,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as " (did you mean 'lr'?)", or "" when nothing valid is close to `name`."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def command(*words: str | Path) -> str:
+    """The command `plaudit ...` as a shell takes it: words with spaces and the like are quoted."""
+    return shlex.join(["plaudit", *map(str, words)])

@@ -2,6 +2,8 @@
 
 Text and JSON are written to a temporary name in the same folder, flushed to the disk and renamed.
 Lines of a log are appended and flushed one by one; a torn last line is dropped by the reader.
+All are UTF-8. Half a surrogate pair, which UTF-8 lacks (a file's name that is not UTF-8 holds some),
+is written as \\udc80: in JSON that reads back equal.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from plaudit.records.errors import UserError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system that mean: the disk, the quota or the file size limit is full."""
+
+ESCAPED = "backslashreplace"
+"""How UTF-8 is written: only halves of surrogate pairs cannot be encoded."""
 
 
 @contextlib.contextmanager
@@ -47,8 +52,8 @@ def write_text(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with saying_no_room(path), os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with saying_no_room(path), os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8", ESCAPED))
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -57,6 +62,30 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a user gave; UserError with the line where it is not UTF-8.
+
+    A byte order mark at its beginning is left out.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return utf8(data, str(path))
+
+
+def utf8(data: bytes, where: str) -> str:
+    """`data` as text; UserError naming `where`, the line and the byte that is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = data[error.start]
+        raise UserError(
+            f"{where}, line {line}: byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -73,16 +102,16 @@ def exact_json(value: Any, *, indent: int | None = None) -> str:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; a damaged file is a UserError with its line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(utf8(path.read_bytes(), str(path)))
+    except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error})") from error
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one line and flushes it; numbers that are not finite become null (JSON has none)."""
     line = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False)
-    with saying_no_room(path), path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with saying_no_room(path), path.open("ab") as file:
+        file.write((line + "\n").encode("utf-8", ESCAPED))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,11 @@
-"""Ctrl-C that saves: the first signal asks the loop to stop at a place it can continue from."""
+"""Ctrl-C that saves: the first signal asks the loop to stop at a place it can continue from.
+
+A terminal that is closed, or a connection that is lost, asks in the same way (SIGHUP).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -17,11 +21,12 @@ class Interrupted(BaseException):
 
 
 class Interrupt:
-    """Catches SIGINT and SIGTERM while entered.
+    """Catches SIGINT, SIGTERM and SIGHUP while entered.
 
     The first one sets `requested`, and the loop saves at its next `Checkpoint`; a second SIGINT or
-    SIGTERM raises KeyboardInterrupt at once. Outside the main thread signals cannot be caught, and
-    `request()` is the only way to ask.
+    SIGTERM raises KeyboardInterrupt at once. SIGHUP never does, since a closing terminal may send
+    it twice, and it stays ignored where it was, as below nohup. Outside the main thread signals
+    cannot be caught, and `request()` is the only way to ask.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
@@ -29,6 +34,7 @@ class Interrupt:
         self.requested = False
         self._say = say
         self._old: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def request(self) -> None:
         """Asks for a save and a stop, as a first Ctrl-C does."""
@@ -41,8 +47,10 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._receive)
+            self._terminals = [handle for handle in (1, 2) if os.isatty(handle)]
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -56,10 +64,24 @@ class Interrupt:
         self._old.clear()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number == signal.SIGHUP:
+            self._part_with_terminals()
+        elif self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        again, self.requested = self.requested, True
+        if again:
+            return
         if self._say is None:
             os.write(2, f"\n{HEARD}\n".encode())
         else:  # from a thread, since the signal may have come in the middle of the same print
             threading.Thread(target=self._say, args=(HEARD,)).start()
+
+    def _part_with_terminals(self) -> None:
+        """What is printed goes nowhere from now on, if it went to a terminal that is gone: a write
+        to one fails, and the work would fail with it before it is saved."""
+        for handle in self._terminals:
+            if not os.isatty(handle):
+                with contextlib.suppress(OSError):
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, handle)
+                    os.close(nowhere)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_text
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 """Where the recipes that come with the package are."""
@@ -35,6 +36,14 @@ class Recipe:
     def name(self) -> str:
         """The file's name without its folder and ending."""
         return Path(self.file).stem
+
+    @property
+    def called(self) -> str:
+        """What it is run by: its name where it is shipped, such as control/ppo, else its file."""
+        path = Path(self.file)
+        if path.is_relative_to(SHIPPED):
+            return str(path.relative_to(SHIPPED).with_suffix(""))
+        return self.file
 
 
 def load_recipe(target: str | Path) -> Recipe:
@@ -82,7 +91,7 @@ def shipped_recipes() -> list[str]:
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """A YAML file's mapping, and the line of every key by its path of names."""
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(read_text(path))
         try:
             node = loader.get_single_node()
             if node is None:
@@ -93,8 +102,6 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
             return _mapping(loader, node, (), lines, path), lines
         finally:
             loader.dispose()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

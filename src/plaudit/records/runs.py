@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,7 +29,7 @@ from typing import Any
 
 from plaudit.records.checkpoints import SavedState, load_state, save_state, saved_at
 from plaudit.records.config import Config, dump_yaml
-from plaudit.records.errors import UserError, nearest
+from plaudit.records.errors import UserError, command, nearest
 from plaudit.records.files import (
     append_jsonl,
     keep_lines,
@@ -38,9 +39,13 @@ from plaudit.records.files import (
     write_text,
 )
 from plaudit.records.system import now, system_facts
+from plaudit.records.visible import steers
 
 RUNS = Path("runs")
 """Where runs are kept, below the folder the command is given in."""
+
+MAX_NAME = 255
+"""Bytes that a file's name may have on the usual systems."""
 
 LOGS = ("metrics.jsonl", "samples.jsonl", "events.jsonl")
 
@@ -71,7 +76,7 @@ class RunFolder:
     def open(cls, target: str | Path) -> RunFolder:
         """An existing run, by path or by its name under runs/, for reading."""
         path = run_path(target)
-        if not (path / "config.yaml").is_file():
+        if not _is_file(path / "config.yaml"):
             raise UserError(f"no run at {path}{_nearest_run(path)}")
         return cls(path)
 
@@ -100,7 +105,10 @@ class RunFolder:
 
         What a killed writer left half-written is removed: nobody else writes while the lock is held.
         """
-        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"nothing can be written in {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -263,11 +271,46 @@ class RunFolder:
 
 
 def run_path(target: str | Path) -> Path:
-    """The folder of a run: a path as it is, a bare name under runs/."""
+    """The folder of a run: a path as it is, a bare name under runs/ or else in this folder."""
     path = Path(target)
-    if path.is_absolute() or len(path.parts) != 1 or str(target).startswith("."):
+    if target == "":
+        raise UserError("no run is named: give its name under runs/, or its folder")
+    if not _is_bare(path, str(target)):
         return path
-    return path if (path / "config.yaml").is_file() else RUNS / path
+    here = _is_file(path / "config.yaml") and not (RUNS / path).is_dir()
+    return path if here else RUNS / path
+
+
+def named_path(name: str) -> Path:
+    """The folder runs/NAME of a new run or sweep; UserError for what is not a name of one folder."""
+    hint = f"; a folder elsewhere is given by --out {shlex.quote(name)}"
+    if not name.strip():
+        raise UserError("--name is empty: give a word or two, as in --name demo")
+    if (character := steers(name)) is not None:
+        raise UserError(f"--name {name!r} holds {character}, which cannot be seen: leave it out")
+    if "/" in name:
+        raise UserError(f"--name {name!r} is a path, but a run is kept in runs/NAME{hint}")
+    if name[0] in ".-~":
+        raise UserError(f"--name {name!r} begins with {name[0]!r}, which a name must not{hint}")
+    if name != name.strip() or name.endswith("."):
+        raise UserError(f"--name {name!r} begins or ends with a space, or ends with a full stop")
+    if len(os.fsencode(name)) > MAX_NAME:
+        raise UserError(
+            f"--name has {len(os.fsencode(name))} bytes, but a folder's name has {MAX_NAME} at most"
+        )
+    return RUNS / name
+
+
+def _is_file(path: Path) -> bool:
+    """False also where the system takes no such path: too long, or with a zero byte."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_bare(path: Path, text: str) -> bool:
+    return not path.is_absolute() and len(path.parts) == 1 and not text.startswith(".")
 
 
 def run_names() -> list[str]:
@@ -281,11 +324,24 @@ def _new_path(target: str | Path | None, recipe: str) -> Path:
     if target is None:
         return _numbered(re.sub(r"[^\w.-]+", "-", Path(recipe).stem).strip("-.") or "run")
     path = Path(target)
-    if not path.is_absolute() and len(path.parts) == 1 and not str(target).startswith("."):
-        path = RUNS / path
+    if target == "":
+        raise UserError("no folder is named for the run: give a name, or a path")
+    if isinstance(target, str) and _is_bare(path, target):
+        path = named_path(target)
+    try:
+        return _made(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the folder {path} cannot be made: {reason}") from error
+
+
+def _made(path: Path) -> Path:
     if (path / "config.yaml").exists():
         state = "a finished" if RunFolder(path).finished else "an unfinished"
-        go_on = "" if state == "a finished" else f" continue it with --resume {path}, or"
+        resume = command("run", "--resume", path)
+        go_on = "" if state == "a finished" else f" continue it with {resume}, or"
         raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
     if path.exists() and (not path.is_dir() or any(map(_holds_things, path.iterdir()))):
         raise UserError(f"{path} exists and is not a run folder; choose another name")

@@ -21,7 +21,6 @@ PACKAGES = (
     "pydantic",
     "SQLAlchemy",
     "pyarrow",
-    "tyro",
     "rich",
 )
 

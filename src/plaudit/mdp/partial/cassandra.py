@@ -22,6 +22,7 @@ from plaudit.mdp.checks import SUM_TOLERANCE
 from plaudit.mdp.partial.model import POMDP, Floats
 from plaudit.mdp.partial.statements import Names, Reward, Tables, expected_reward
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_text
 
 PRINTED = 1e-5
 """How far from one the sum of a row may be that was printed to six digits."""
@@ -39,11 +40,7 @@ class Token(NamedTuple):
 
 def read_pomdp(path: str | Path) -> POMDP:
     """The world in a .pomdp file. UserError with file and line for what is not in the grammar."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    return parse_pomdp(text, str(path))
+    return parse_pomdp(read_text(Path(path)), str(path))
 
 
 def parse_pomdp(text: str, name: str = "text") -> POMDP:
