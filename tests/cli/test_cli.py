@@ -145,14 +145,15 @@ def test_help_of_a_recipe_lists_every_key_with_its_sentence(recipe, plaudit):
     ("flags", "sentence"),
     [
         (["--num_step", "3"], "--num_steps"),
-        (["--num_steps", "x"], "invalid|could not"),
+        (["--num_steps", "x"], "--num_steps x: input should be a valid integer"),
         (["--num_steps", "0"], "greater than or equal to 1"),
     ],
 )
 def test_wrong_flags_are_refused_before_anything_is_made(recipe, plaudit, flags, sentence):
     code, _, err = plaudit("run", recipe, *flags)
     assert code == 2
-    assert any(part in " ".join(err.split()) for part in sentence.split("|"))
+    assert sentence in err
+    assert err.count("\n") == 1
     assert not Path("runs").exists()
 
 

@@ -66,7 +66,7 @@ def test_a_bare_name_is_under_runs_and_is_opened_by_it(tmp_path, monkeypatch):
 
 def test_an_existing_run_is_refused_with_what_to_do(run):
     run.close()
-    with pytest.raises(UserError, match=r"already an unfinished run .* continue it with --resume"):
+    with pytest.raises(UserError, match=r"already an unfinished run .* continue it with plaudit run --resume"):
         RunFolder.create(run.path, WalkConfig(), pipeline="walk")
     with RunFolder.resume(run.path) as again:
         again.finish({"score": 1.0})
@@ -151,11 +151,12 @@ def test_json_refuses_keys_that_it_would_change(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new \ud800")
+    monkeypatch.setattr(os, "fsync", lambda handle: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plaudit.cli.words import Parser
 from plaudit.records.errors import UserError
+from plaudit.records.visible import visible
 
 STORE = Path("feedback.sqlite")
 """The store where neither --store nor --run names one."""
@@ -74,13 +75,14 @@ def _import(words: argparse.Namespace) -> int:
     columns = _pairs(words.columns)
     with FeedbackStore(_store(words)) as store:
         done = import_feedback(store, words.file, rater=words.rater, columns=columns)
-        print(
+        said = (
             f"{words.file}: {_count(done.num_rows, 'row')} read;"
             f" {_count(done.num_items, 'item')} and {_count(done.num_votes, 'vote')}"
             f" are new in {store.name}"
         )
+        print(visible(said))
     for note in done.notes:
-        print(f"  {note}")
+        print(visible(f"  {note}"))
     return 0
 
 
@@ -90,9 +92,9 @@ def _export(words: argparse.Namespace) -> int:
 
     with FeedbackStore(_store(words), create=False) as store:
         done = export_feedback(store, words.file, form=words.form, rater=words.rater)
-        print(f"{words.file}: {_count(done.num_rows, 'row')} written from {store.name}")
-    for reason, num in done.left_out.items():
-        print(f"  left out: {num} {reason}")
+        written = f"{words.file}: {_count(done.num_rows, 'row')} written from {store.name}"
+    for line in (written, *(f"  left out: {num} {why}" for why, num in done.left_out.items())):
+        print(visible(line))
     return 0
 
 
@@ -101,9 +103,9 @@ def _stats(words: argparse.Namespace) -> int:
     from plaudit.feedback.store import FeedbackStore
 
     with FeedbackStore(_store(words), create=False) as store:
-        print(store.name)
+        print(visible(store.name))
         for line in render(feedback_stats(store)):
-            print(line)
+            print(visible(line))
     return 0
 
 

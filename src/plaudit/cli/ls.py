@@ -7,6 +7,7 @@ from typing import Any
 
 from plaudit.cli.words import Parser
 from plaudit.records.recipes import find_recipe, load_recipe, shipped_recipes
+from plaudit.records.visible import visible_line
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +35,7 @@ def _print_aligned(title: str, rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  " + "  ".join([*cells, row[-1]]).rstrip())
+        print(visible_line("  " + "  ".join([*cells, row[-1]]).rstrip()))
 
 
 def _worlds() -> list[tuple[str, str, str, str]]:

@@ -5,6 +5,7 @@ Both show step, rate, remaining time, three headline numbers and a short sample.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,7 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from plaudit.cli.words import NARROW
 from plaudit.records.events import Evaluation, Event, Rollout, Step
+from plaudit.records.visible import visible, visible_line
 
 if TYPE_CHECKING:
     from plaudit.pipelines.drive import Progress
@@ -110,8 +113,12 @@ class PlainProgress:
         self._stage = None
 
     def note(self, text: str) -> None:
-        """Prints a line."""
-        print(text, file=self._stream, flush=True)
+        """Prints a line; nothing where the terminal is gone, for the work goes on to its save."""
+        try:
+            print(visible(text), file=self._stream, flush=True)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
 
     def _line(self) -> None:
         stage = self._stage
@@ -153,21 +160,26 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self) -> Group:
         stage = self._stage
         if stage is None:
             return Group()
         row = Table.grid(padding=(0, 2))
-        total = stage.total or None
-        row.add_row(
+        total, narrow = stage.total or None, self._console.width < NARROW
+        cells: list[Text | ProgressBar] = [
             Text(stage.name, style="bold"),
-            ProgressBar(total=total, completed=stage.step, width=24),
             Text(f"{stage.step}/{stage.total or '?'}"),
-            Text(stage.timing()),
-        )
-        lines: list[Table | Text] = [row, Text("  " + stage.numbers(), no_wrap=True)]
+        ]
+        if not narrow:
+            cells.insert(1, ProgressBar(total=total, completed=stage.step, width=24))
+            cells.append(Text(stage.timing()))
+        row.add_row(*cells)
+        lines: list[Table | Text] = [row]
+        if narrow:
+            lines.append(Text("  " + stage.timing(), no_wrap=True, overflow="ellipsis"))
+        lines.append(Text("  " + stage.numbers(), no_wrap=True, overflow="ellipsis"))
         if stage.sample:
             lines.append(Text("  " + stage.sample, style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
@@ -178,7 +190,7 @@ def sample_line(sample: Mapping[str, Any], width: int = 150) -> str:
     parts = []
     for name, value in sample.items():
         if isinstance(value, str):
-            text = " ".join(value.split())
+            text = visible_line(" ".join(value.split()))
             cut = width // 2
             parts.append(text if len(text) <= cut else text[: cut - 1] + "…")
         elif isinstance(value, float):

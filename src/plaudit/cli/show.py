@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from plaudit.cli.progress import clock
-from plaudit.cli.words import Parser
+from plaudit.cli.words import NARROW, Parser
 from plaudit.records.errors import command
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder, run_path
+from plaudit.records.visible import visible, visible_line
 
 REPORTS = ("index.html", "report.html", "report.md", "README.md")
 """Files of report/ that a person opens first, the best first."""
 
 OWN = {"stage", "step", "event", "time", "seconds"}
 """Keys of a metrics line that are not metrics."""
+
+
+RESULT_COLUMNS = ("name", "value", "meaning")
 
 
 def main(argv: list[str]) -> int:
@@ -35,23 +41,23 @@ def main(argv: list[str]) -> int:
         from plaudit.pipelines.sweep import sweep_lines
 
         for line in sweep_lines(run_path(target)):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(visible(line)), soft_wrap=True)
         return 0
     run = RunFolder.open(target)
-    console.print(Text(f"{run.path}: {run.state()}", style="bold"))
+    console.print(Text(visible(f"{run.path}: {run.state()}"), style="bold"), soft_wrap=True)
     for stage, rows in _by_stage(run.read_jsonl("metrics.jsonl")).items():
-        console.print(_stage_table(stage, rows, _stage_state(run, stage)))
+        _print_table(console, *_stage_table(stage, rows, _stage_state(run, stage)))
     if run.results:
-        console.print(_results_table(run.results))
+        _print_table(console, "results", RESULT_COLUMNS, _results_rows(run.results))
         for name, text in _long_texts(run.results):
-            console.print(Text(f"{name}: {text}"), soft_wrap=True)
+            console.print(Text(visible(f"{name}: {text}")), soft_wrap=True)
     if (run.path / "arrays" / "world.json").exists():
         from plaudit.pipelines.finite_text import world_text
 
         for text in world_text(run.path):
-            console.print(Text(text), soft_wrap=True)
+            console.print(Text(visible(text)), soft_wrap=True)
     for line in closing_lines(run):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(visible(line)), soft_wrap=True)
     return 0
 
 
@@ -94,36 +100,55 @@ def _stage_state(run: RunFolder, stage: str) -> str:
     return "under way" if run.holder() else "stopped"
 
 
-def _stage_table(stage: str, rows: list[dict[str, Any]], state: str) -> Table:
-    """One row for each metric: its first and its last value."""
+def _stage_table(
+    stage: str, rows: list[dict[str, Any]], state: str
+) -> tuple[str, Sequence[str], list[Sequence[str]]]:
+    """Title, columns and rows: one row for each metric, its first and its last value."""
     last = rows[-1]
     title = f"{stage}: {state}, step {last['step']}, {clock(last['seconds'])}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="bold")
-    for name, side in (("metric", "left"), ("first", "right"), ("last", "right")):
-        table.add_column(name, justify="right" if side == "right" else "left")
     values: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in OWN:
                 values.setdefault(name, []).append(value)
-    for name, series in values.items():
-        table.add_row(name, _number(series[0]), _number(series[-1]))
-    return table
+    told = [(name, _number(one[0]), _number(one[-1])) for name, one in values.items()]
+    return title, ("metric", "first", "last"), [*told]
 
 
-def _results_table(results: dict[str, Any]) -> Table:
+def _results_rows(results: dict[str, Any]) -> list[Sequence[str]]:
     """The numbers of the finished run, each with its sentence where the glossary has one."""
-    table = Table(title="results", title_justify="left", box=None, padding=(0, 2))
-    table.add_column("name")
-    table.add_column("value", justify="right")
-    table.add_column("meaning", style="dim")
+    rows: list[Sequence[str]] = []
     apart = {name for name, _ in _long_texts(results)}
     for name, value in results.items():
         if name not in apart and (isinstance(value, int | float | str) or value is None):
             stem = name.removesuffix("_before").removesuffix("_after")
             entry = GLOSSARY.get(ALIASES.get(stem, stem))
-            table.add_row(name, _number(value), entry.sentence if entry else "")
-    return table
+            rows.append((name, _number(value), entry.sentence if entry else ""))
+    return rows
+
+
+def _print_table(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Columns side by side; on a narrow terminal a row's values stand below its name."""
+    title = visible_line(title)
+    if console.width < NARROW:
+        console.print(Text(title, style="bold"))
+        for name, *values in rows:
+            console.print(Text(visible_line(name)))
+            for column, value in zip(columns[1:], values, strict=True):
+                if value:
+                    said = Text(f"{column} {visible_line(value)}")
+                    console.print(Padding(said, (0, 0, 0, 2), expand=False))
+        return
+    drawn = Table(title=title, title_justify="left", box=None, padding=(0, 2), title_style="bold")
+    for name in columns:
+        left = name in ("metric", "name", "meaning")
+        style = "dim" if name == "meaning" else ""
+        drawn.add_column(name, justify="left" if left else "right", style=style, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(visible_line(cell)) for cell in row))
+    console.print(drawn)
 
 
 def _long_texts(results: dict[str, Any]) -> list[tuple[str, str]]:

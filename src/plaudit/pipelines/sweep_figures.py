@@ -24,6 +24,7 @@ from plaudit.records.errors import UserError, nearest
 from plaudit.records.files import read_json, write_json, write_text
 from plaudit.records.metrics import GLOSSARY
 from plaudit.records.runs import RunFolder
+from plaudit.records.visible import visible_line
 
 Floats = NDArray[np.float64]
 
@@ -176,7 +177,7 @@ def table(found: Figures) -> list[str]:
         if reach:
             cells.append("never" if one.reached is None else f"{one.reached:,}")
         lines.append(f"| {' | '.join([*cells, f'{one.seconds:.0f}'])} |")
-    lines += [f"| {seed} | failed: {said} |" for seed, said in found.failed.items()]
+    lines += [f"| {seed} | failed: {visible_line(said)} |" for seed, said in found.failed.items()]
     lines += [
         "",
         f"| over {_seeds(len(found.outcomes))} | value | 95 % interval |",
