@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -58,19 +57,18 @@ def rows(path, name="metrics.jsonl"):
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["run", "--help"], ["explain"], ["ls"]])
-def test_help_is_quick_and_loads_no_torch(words, tmp_path):
+def test_help_loads_nothing_heavy(words, tmp_path):
+    """So it comes at once: one of these takes up to seconds to load."""
     code = (
         "import sys; from plaudit.cli.main import main; code = main(sys.argv[1:]);"
-        "heavy = {'torch', 'transformers', 'rich', 'matplotlib'} & set(sys.modules);"
+        "heavy = {'torch', 'transformers', 'rich', 'matplotlib', 'numpy'} & set(sys.modules);"
         "assert not heavy, heavy; sys.exit(code)"
     )
-    begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
-    assert time.perf_counter() - begun < 3  # alone on a machine it is well under one second
 
 
 def test_every_verb_is_in_the_help_and_has_help_of_its_own(plaudit):

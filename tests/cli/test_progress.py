@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -44,7 +45,8 @@ def test_a_log_gets_plain_lines(monkeypatch):
     assert text.count("ppo: 3/10") == 1
 
 
-def test_a_quiet_log_still_gets_the_last_step():
+def test_a_quiet_log_still_gets_the_last_step(monkeypatch):
+    monkeypatch.setattr(progress_module, "EVERY", math.inf)
     stream = io.StringIO()
     tell(progress_for(stream))
     lines = stream.getvalue().splitlines()

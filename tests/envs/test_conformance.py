@@ -30,12 +30,12 @@ def make():
     def one(kind, num_envs, env="Counting-v0", **more):
         if kind in ("sync", "processes"):
             settings = WorldSettings(
-                env=f"{FILE}:{env}", num_envs=num_envs, vector=kind, step_timeout=20, **more
+                env=f"{FILE}:{env}", num_envs=num_envs, vector=kind, step_timeout=600, **more
             )
             worlds = make_worlds(settings, seed=5)
         else:
             vector = SyncVectorEnv([Counting] * num_envs, autoreset_mode=AutoresetMode[kind])
-            worlds = Native(vector, name="Counting", seed=5, timeout=20)
+            worlds = Native(vector, name="Counting", seed=5, timeout=600)
         made.append(worlds)
         return worlds
 
@@ -286,7 +286,7 @@ def test_an_unknown_autoreset_mode_is_refused(said):
     vector = SyncVectorEnv([Counting] * 2)
     vector.metadata = {} if said == "absent" else {"autoreset_mode": said}
     with pytest.raises(UserError, match=r"autoreset_mode = .*NEXT_STEP, SAME_STEP, DISABLED"):
-        Native(vector, name="Counting", seed=0, timeout=1)
+        Native(vector, name="Counting", seed=0, timeout=600)
 
 
 def test_same_step_without_final_obs_is_refused():
@@ -296,7 +296,7 @@ def test_same_step_without_final_obs_is_refused():
             return (*answer, {})
 
     vector = Silent([Counting] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    worlds = Native(vector, name="Counting", seed=0, timeout=1)
+    worlds = Native(vector, name="Counting", seed=0, timeout=600)
     worlds.reset()
     with pytest.raises(UserError, match=r"environment 1, step 1: gave no final_obs"):
         worlds.step(np.array([0, 1]))
@@ -313,7 +313,7 @@ def test_a_reset_of_some_leaves_the_others_where_they_are():
             return obs if mask is None else obs * mask[:, None], info
 
     vector = Careless([Counting] * 2, autoreset_mode=AutoresetMode.DISABLED)
-    worlds = Native(vector, name="Counting", seed=0, timeout=20)
+    worlds = Native(vector, name="Counting", seed=0, timeout=600)
     worlds.reset()
     assert worlds.step(np.array([0, 1])).obs.tolist() == [[1, 1], [2, 0]]
     worlds.close()

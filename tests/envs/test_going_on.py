@@ -60,7 +60,7 @@ def through_files(saved):
 
 @pytest.mark.parametrize(("name", "vector"), CASES)
 def test_a_new_process_would_go_on_bit_for_bit(name, vector):
-    settings = WorldSettings(num_envs=3, vector=vector, step_timeout=20, **WORLDS[name])
+    settings = WorldSettings(num_envs=3, vector=vector, step_timeout=600, **WORLDS[name])
     rng = np.random.default_rng(3)
     one, other = (make_worlds(settings, seed=7) for _ in range(2))
     assert one.gives_state
@@ -135,7 +135,7 @@ def test_seeds_copies_and_episodes_all_differ():
     ("env", "vector"), [("Forgetful", "sync"), ("Forgetful", "processes"), ("Moody", "sync")]
 )
 def test_an_environment_that_does_not_repeat_itself_is_told(env, vector):
-    settings = WorldSettings(env=f"{FILE}:{env}-v0", vector=vector, num_envs=2, step_timeout=20)
+    settings = WorldSettings(env=f"{FILE}:{env}-v0", vector=vector, num_envs=2, step_timeout=600)
     worlds = make_worlds(settings, seed=0)
     worlds.reset()
     worlds.step(np.zeros(2, np.int64))
@@ -157,7 +157,7 @@ def test_another_number_of_copies_is_told():
 def test_native_worlds_begin_anew_with_other_episodes_than_before():
     def made():
         vector = SyncVectorEnv([lambda: __import__("gymnasium").make("CartPole-v1")] * 2)
-        return Native(vector, name="CartPole-v1", seed=3, timeout=20)
+        return Native(vector, name="CartPole-v1", seed=3, timeout=600)
 
     one, other = made(), made()
     assert not one.gives_state

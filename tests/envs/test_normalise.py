@@ -95,7 +95,7 @@ def test_worlds_are_scaled_as_reckoned_anew():
 def test_rows_off_the_mask_do_not_count():
     vector = SyncVectorEnv([Counting] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
     worlds = Normalised(
-        Native(vector, name="Counting", seed=0, timeout=20),
+        Native(vector, name="Counting", seed=0, timeout=600),
         statistics=Statistics(2),
         return_scale=ReturnScale(2, 0.5),
     )
@@ -120,7 +120,7 @@ def test_all_kinds_of_vector_count_alike():
     for mode in AutoresetMode:
         vector = SyncVectorEnv([Counting] * 2, autoreset_mode=mode)
         worlds = Normalised(
-            Native(vector, name="Counting", seed=0, timeout=20),
+            Native(vector, name="Counting", seed=0, timeout=600),
             statistics=Statistics(2),
             return_scale=None,
         )

@@ -60,6 +60,7 @@ def test_what_is_added_is_read_back(store):
     store.add_comparison(
         "k", "ann", "b", strength=2, margin=0.5, order_shown="ba", seconds=3.5, time=100.0
     )
+    began = time.time()
     store.add_score("k", "bob", 0.25, segment=1)
     [said] = store.comparisons()
     assert (said.prompt, said.a, said.b, said.preference) == (talk, "first", "second", "b")
@@ -73,7 +74,7 @@ def test_what_is_added_is_read_back(store):
     )
     [score] = store.scores()
     assert (score.answer, score.score, score.model) == ("second", 0.25, "smol")
-    assert abs(score.time - time.time()) < 60
+    assert began <= score.time <= time.time()
     assert store.votes(kind="comparison")[0].shown == (1, 0)
 
 
@@ -268,7 +269,7 @@ def test_two_processes_append_to_one_store(tmp_path):
     """Both create the file, both add the same items: each item once, every vote kept."""
     path = str(tmp_path / "shared.sqlite")
     both = [subprocess.Popen([sys.executable, "-c", ADDER, path, name]) for name in ("x", "y")]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait() for process in both] == [0, 0]
     with FeedbackStore(path, create=False) as store:
         assert store.size() == (60, 120)
         for rater in ("x", "y"):

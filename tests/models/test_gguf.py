@@ -235,19 +235,24 @@ def test_conversion_happens_once_and_follows_the_content(write, tmp_path):
 def test_a_conversion_killed_at_any_moment_leaves_no_half_cache(write, tmp_path):
     path = write()
     code = (
-        "import sys, time, numpy\n"
+        "import sys\n"
         "from plaudit.models import gguf\n"
         "read = gguf.GgufFile.read\n"
         "def slow(self, name):\n"
-        "    print(name, flush=True); time.sleep(0.02); return read(self, name)\n"
+        "    print(name, flush=True)\n"
+        "    return read(self, name) if sys.stdin.readline() else None\n"
         "gguf.GgufFile.read = slow\n"
         "gguf.convert(sys.argv[1])\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-    for _ in range(4):
-        child.stdout.readline()  # it is in the middle of the weights
+    command = [sys.executable, "-c", code, str(path)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    for _ in range(3):  # then it is in the middle of the weights, and waits
+        assert child.stdout.readline()
+        child.stdin.write(b"go on\n")
+    assert child.stdout.readline()
     child.send_signal(signal.SIGKILL)
     child.wait()
+    child.stdin.close()
     child.stdout.close()
     models = tmp_path / "own" / "models"
     left = list(models.iterdir())

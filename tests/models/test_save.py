@@ -244,18 +244,20 @@ def test_a_full_disk_is_a_sentence_and_changes_nothing(lm, tmp_path):
 def test_killed_while_saving_the_old_folder_stays(tmp_path):
     place = tmp_path / "model"
     code = (
-        "import sys, time, pathlib\n"
+        "import sys, pathlib\n"
         "from plaudit.models.save import new_folder\n"
         "with new_folder(pathlib.Path(sys.argv[1])) as made:\n"
         "    (made / 'config.json').write_text('new')\n"
-        "    print('ready', flush=True); time.sleep(60)\n"
+        "    print('ready', flush=True); sys.stdin.read()\n"
     )
     place.mkdir()
     (place / "config.json").write_text("old")
-    child = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, str(place)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
     child.send_signal(signal.SIGKILL)
     child.wait()
+    child.stdin.close()
     child.stdout.close()
     assert (place / "config.json").read_text() == "old"
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -150,20 +148,31 @@ def bump():
 PLAUDIT = [sys.executable, "-m", "plaudit.cli.main"]
 
 
+STOPS = """
+import os, signal, sys
+from plaudit.cli.main import main
+from plaudit.records.runs import RunFolder
+
+append, done = RunFolder.append_jsonl, []
+def and_stop(run, name, row):
+    append(run, name, row)
+    if name == "metrics.jsonl" and not done:
+        done.append(os.kill(os.getpid(), signal.SIGINT))
+RunFolder.append_jsonl = and_stop
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, which is sent SIGINT as soon as it has logged its first numbers."""
+
+
 def test_ctrl_c_saves_and_resume_ends_where_an_undisturbed_run_does():
     words = ["control/ppo", "--env", "CartPole-v1", "--steps", "30000", "--eval-every", "0", *SHORT]
-    process = subprocess.Popen(
-        [*PLAUDIT, "run", *words, "--name", "stopped"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPS, "run", *words, "--name", "stopped"],
+        capture_output=True,
+        text=True,
     )
-    metrics = Path("runs/stopped/metrics.jsonl")
-    while not metrics.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert b"plaudit run --resume runs/stopped" in said
+    assert stopped.returncode == 130, stopped.stderr
+    assert "plaudit run --resume runs/stopped" in stopped.stderr
     assert not RunFolder.open("stopped").finished
     assert main(["run", "--resume", "stopped"]) == 0
     assert command(*words, "--name", "whole") == 0

@@ -66,7 +66,9 @@ def test_a_bare_name_is_under_runs_and_is_opened_by_it(tmp_path, monkeypatch):
 
 def test_an_existing_run_is_refused_with_what_to_do(run):
     run.close()
-    with pytest.raises(UserError, match=r"already an unfinished run .* continue it with plaudit run --resume"):
+    with pytest.raises(
+        UserError, match=r"already an unfinished run .* continue it with plaudit run --resume"
+    ):
         RunFolder.create(run.path, WalkConfig(), pipeline="walk")
     with RunFolder.resume(run.path) as again:
         again.finish({"score": 1.0})
@@ -87,10 +89,11 @@ def test_two_processes_cannot_write_one_run_and_a_killed_one_does_not_block(run)
     path = run.path
     run.close()
     code = (
-        "import sys, time; from plaudit.records.runs import RunFolder;"
-        f"r = RunFolder.resume({str(path)!r}); print('locked', flush=True); time.sleep(60)"
+        "import sys; from plaudit.records.runs import RunFolder;"
+        f"r = RunFolder.resume({str(path)!r}); print('locked', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         with pytest.raises(UserError, match=f"in use by process {other.pid} since"):

@@ -59,6 +59,7 @@ from plaudit.pipelines.opinions import (
 from plaudit.pipelines.report import write_report
 from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
 from plaudit.pipelines.stages import Stages
+from plaudit.pipelines.threads import free_threads
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.interrupt import Interrupt, Interrupted
@@ -165,7 +166,8 @@ def run_rlhf(
     config: RLHFConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Run or continue the job in `run`; returns the summary."""
-    return _Job(config, Stages(run, progress, interrupt)).run()
+    with free_threads(run, progress.note):
+        return _Job(config, Stages(run, progress, interrupt)).run()
 
 
 @dataclass
