@@ -173,6 +173,56 @@ def test_any_text_is_shown_and_never_run(run):
     assert "'" in page.text.split("plaudit run ")[1][:40], "a folder with a space is quoted"
 
 
+TURNS = "\u202eשלום\u2066 a\u2069\u2069\u202c\x1b[2J"
+"""Turns round what follows, and ends more than it began."""
+
+
+class Isolated(Page):
+    """Also keeps which texts are in a place of their own, where nothing outside is turned round."""
+
+    def __init__(self, html: str) -> None:
+        self.apart: list[bool] = []
+        self.texts: list[tuple[str, bool]] = []
+        super().__init__(html)
+
+    def handle_starttag(self, tag, attrs):
+        super().handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.apart.append(tag in ("bdi", "pre", "title") or ("dir", "auto") in attrs)
+
+    def handle_endtag(self, tag):
+        super().handle_endtag(tag)
+        self.apart.pop()
+
+    def handle_startendtag(self, tag, attrs):
+        super().handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.apart.pop()
+
+    def handle_data(self, data):
+        super().handle_data(data)
+        self.texts.append((data, any(self.apart)))
+
+
+def test_no_text_turns_round_what_stands_beside_it(run):
+    turned = run.with_name("t \u2067שלום")
+    run.rename(turned)
+    config = "pipeline: rlhf\nmodel: 'm \u2066שלום'\nreward: 'r \u2066שלום:f'\n"
+    (turned / "config.yaml").write_text(config, encoding="utf-8")
+    rows = [
+        {**row, "prompt": row["prompt"] + TURNS, "before": TURNS, "after": "b" + TURNS}
+        for row in answers()
+    ]
+    html = write_report(turned, SUMMARY, rows).read_text(encoding="utf-8")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", html)
+    page = Isolated(html)
+    held = [apart for text, apart in page.texts if "שלום" in text]
+    assert len(held) > 30
+    assert all(held), [text for text, apart in page.texts if "שלום" in text and not apart]
+    assert "U+202E" in page.text
+    assert "pre { unicode-bidi: isolate;" in html
+
+
 def test_page_says_the_figures(run):
     page = Page(write_report(run, SUMMARY, answers()).read_text(encoding="utf-8"))
     text = page.text.replace("\N{NO-BREAK SPACE}", " ")
