@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from plaudit.records.imports import load_module
 from tiny_job import REWARD, run_command, tiny_job
 
 JOB = ["run", "rlhf", "--model", "model", "--prompts", "prompts.jsonl", "--num-held-out", "4"]
@@ -32,9 +34,9 @@ CASES = {
         [*JOB, "--reward", "r.py:score"],
         "reward file r.py could not be read: SyntaxError",
     ),
-    "reward module": ("own_reward.py", "X = 'é'\n", [*JOB, "--reward", "own_reward:score"], "could not be imported: SyntaxError"),
+    "reward module": ("own_reward.py", "X = 'é'\n", [*JOB, "--reward", "own_reward:score"], "could not be read: SyntaxError"),
     "environment": ("e.py", "X = 'é'\n", ["run", "control/ppo", "--env", "e.py:A-v0"], "environment file e.py could not be read: SyntaxError"),
-    "environment module": ("own_env.py", "X = 'é'\n", ["run", "control/ppo", "--env", "own_env:A-v0"], "could not be imported: SyntaxError"),
+    "environment module": ("own_env.py", "X = 'é'\n", ["run", "control/ppo", "--env", "own_env:A-v0"], "could not be read: SyntaxError"),
     "pomdp": ("w.pomdp", "# é\ndiscount: 1\n", ["run", "mdp/pomdp", "--world", "w.pomdp"], "w.pomdp, line 1: byte 0xe9"),
     "table": ("w.csv", "state,action\né,go\n", ["run", "mdp/solve", "--world", "w.csv", "--gamma", "0.9"], "w.csv, line 2: byte 0xe9"),
     "lines": ("w.jsonl", WORLD, ["run", "mdp/solve", "--world", "w.jsonl", "--gamma", "0.9"], "w.jsonl, line 1: byte 0xe9"),
@@ -54,6 +56,13 @@ def test_a_file_in_latin_1_is_refused_in_a_sentence(case, tmp_path, monkeypatch)
     assert sentence in said.err
     assert said.err.count("\n") == 1
     assert not list(Path().glob("runs/*"))
+
+
+def test_code_may_be_in_a_file_whose_name_is_no_text(tmp_path):
+    """Called in Latin-1 on a system whose names are UTF-8."""
+    file = tmp_path / os.fsdecode(b"\xe9.py")
+    file.write_text("number = 7\n")
+    assert load_module(str(file), "reward").number == 7
 
 
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, monkeypatch):

@@ -299,18 +299,17 @@ def test_names_that_the_locale_cannot_write_run_all_the_same(work, output):
     assert b"\x1b" not in shown.stdout
 
 
-def test_a_name_that_is_no_text_at_all_runs_too(work):
+@pytest.mark.parametrize(
+    "words", [["run", "w\udce4lk.yaml"], ["run", "walk.yaml", "--name", "\udce9"]]
+)
+def test_a_name_that_is_no_text_is_refused(work, words):
     """A file that was called in Latin-1, on a system where names are UTF-8."""
-    latin = os.fsdecode(b"w\xe4lk.yaml")
-    Path(latin).write_text(Path("walk.yaml").read_text())
-    done = subprocess.run(
-        [*COMMAND, "run", latin, "--out", os.fsdecode(b"\xe9")], capture_output=True
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    run = RunFolder.open(Path(os.fsdecode(b"\xe9")))
-    assert run.finished
-    assert json.loads((run.path / "system.json").read_bytes())["command"][2] == latin
-    assert b"Report: " in done.stdout
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not UTF-8 text: rename that file or folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+    with pytest.raises(UserError, match="has a name that is not UTF-8"):
+        RunFolder.create(work / "\udce9", ManyConfig(), pipeline="many")
 
 
 def test_a_character_that_the_stream_lacks_is_replaced(work):

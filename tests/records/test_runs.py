@@ -148,6 +148,17 @@ def test_json_reads_back_equal(tmp_path_factory, value):
     assert json.loads(path.read_text()) == value
 
 
+def test_half_a_surrogate_pair_is_kept_in_json_and_escaped_in_text(tmp_path):
+    """UTF-8 has none; names of files that are not UTF-8 and answers of byte-level models do."""
+    half = "p\udce9 \ud83d"
+    write_json(tmp_path / "v.json", {half: [half, "ä"]})
+    assert json.loads((tmp_path / "v.json").read_bytes()) == {half: [half, "ä"]}
+    append_jsonl(tmp_path / "m.jsonl", {"text": half})
+    assert read_jsonl(tmp_path / "m.jsonl") == [{"text": half}]
+    write_text(tmp_path / "t.txt", half)
+    assert (tmp_path / "t.txt").read_text("utf-8") == "p\\udce9 \\ud83d"
+
+
 def test_json_refuses_keys_that_it_would_change(tmp_path):
     with pytest.raises(TypeError, match="key 3"):
         write_json(tmp_path / "v.json", {"a": [{3: "x"}]})

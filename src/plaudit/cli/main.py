@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from plaudit.cli.streams import begin_again_in_utf8, write_what_can_be
+from plaudit.cli.streams import begin_again_in_utf8, is_text, write_what_can_be
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.interrupt import Interrupted
 from plaudit.records.visible import visible
@@ -62,6 +62,12 @@ def _dispatch(words: list[str]) -> int:
 
         print(plaudit.__version__)
         return 0
+    for word in words:
+        if not word.isascii() and not is_text(word):
+            raise UserError(
+                f"{word!r} is not UTF-8 text: rename that file or folder, as models and the "
+                "feedback store take only names that are"
+            )
     verb, *rest = words
     if verb not in VERBS:
         raise UserError(f"no verb {verb!r}{nearest(verb, VERBS)}; 'plaudit --help' lists them")

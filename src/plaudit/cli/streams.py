@@ -27,6 +27,11 @@ def begin_again_in_utf8() -> None:
     os.execve(sys.executable, words, os.environ | {"PYTHONUTF8": "1"})
 
 
+def is_text(word: str) -> bool:
+    """False where a word holds what stands for bytes that are not text, as a name in Latin-1 does."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
+
+
 def write_what_can_be(stream: Any) -> None:
     """From now on a character that the stream's encoding lacks is written as ?, not refused.
 

@@ -19,7 +19,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from plaudit.records.errors import UserError, nearest
 
@@ -44,7 +44,7 @@ def loaded_file(where: str) -> ModuleType | None:
 def module_name(path: Path) -> str:
     """Under which name a file is a module, here and in every process of its pickles."""
     whole = path.expanduser().resolve().with_suffix("")
-    return _PREFIX + quote(str(whole)).replace(".", "%2E")  # a dot would begin a submodule
+    return _PREFIX + quote(os.fsencode(whole)).replace(".", "%2E")  # a dot would begin a submodule
 
 
 _apart: dict[str, dict[str, ModuleType]] = {}
@@ -137,7 +137,7 @@ sys.meta_path.append(_Finder())
 
 
 def _path_of(name: str) -> Path:
-    return Path(unquote(name.removeprefix(_PREFIX)) + ".py")
+    return Path(os.fsdecode(unquote_to_bytes(name.removeprefix(_PREFIX))) + ".py")
 
 
 def _load_file(where: str, what: str) -> ModuleType:

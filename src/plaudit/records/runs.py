@@ -338,6 +338,10 @@ def _new_path(target: str | Path | None, recipe: str) -> Path:
 
 
 def _made(path: Path) -> Path:
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"the folder {path} has a name that is not UTF-8: give another") from None
     if (path / "config.yaml").exists():
         state = "a finished" if RunFolder(path).finished else "an unfinished"
         resume = command("run", "--resume", path)
