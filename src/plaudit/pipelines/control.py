@@ -16,12 +16,14 @@ from typing import Any
 from plaudit.control.agent import FACTS, Agent
 from plaudit.control.evaluation import summary
 from plaudit.control.loop import Loop, part_of
+from plaudit.envs.make import world_file
 from plaudit.envs.worlds import Saved
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.threads import one_thread
 from plaudit.records.config import resolve
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.events import Checkpoint, Evaluation, Event, Step
+from plaudit.records.fingerprints import check_sources, mendable, of_code
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.recipes import load_recipe, tuned_recipe
 from plaudit.records.runs import RunFolder
@@ -67,24 +69,39 @@ def run_control(
         return _run(name, config, run, progress, interrupt)
 
 
+def check_control(name: str, config: Loop, place: Path) -> Iterator[str]:
+    """Make the environment once, as the job would, and say what would be done."""
+    del place  # nothing is written
+    _, loop = algorithm(name)
+    with one_thread():
+        events = loop(config, None)
+        next(events)
+        events.close()  # type: ignore[attr-defined]
+    yield f"Environment: {config.env}, which was made once and can be learned by {name}"
+    yield f"Steps: {config.steps:,}, seed {config.seed}; then {FINAL_EPISODES} episodes judge it"
+
+
 def _run(
     name: str, config: Loop, run: RunFolder, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     _, loop = algorithm(name)
+    file = world_file(config.env)
+    check_sources(run, {} if file is None else {"env": of_code(file)}, progress.note)
     found = run.checkpoint_of(STAGE)
     start, saved = (None, None) if found is None else (found[0], found[1:])
     events = loop(config, saved)
     # Before anything is written: a world that cannot be made, or not by this algorithm, leaves no run.
     first = next(events)
-    drive(
-        chain([first], events),
-        run,
-        STAGE,
-        progress=progress,
-        interrupt=interrupt,
-        start=start,
-        headline=HEADLINE,
-    )
+    with mendable(run, "env"):
+        drive(
+            chain([first], events),
+            run,
+            STAGE,
+            progress=progress,
+            interrupt=interrupt,
+            start=start,
+            headline=HEADLINE,
+        )
     agent = agent_of(run)
     agent.save(run.path / "model")
     results = {"algorithm": name, "env": config.env, "steps": config.steps, "seed": config.seed}

@@ -48,6 +48,16 @@ class Silent:
     def note(self, text: str) -> None: ...
 
 
+class Heard(Silent):
+    """Progress that keeps its notes and shows nothing."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def drive(
     events: Iterable[Event],
     run: RunFolder,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from plaudit.mdp.planning import Solution, evaluate, solve
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.finite_learner import Learner, learner_of
 from plaudit.pipelines.finite_report import learning_report, planning_report
-from plaudit.pipelines.finite_world import find_mdp, keep_arrays, keep_world
+from plaudit.pipelines.finite_world import check_world, find_mdp, keep_arrays, keep_world
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
@@ -95,6 +96,7 @@ def run_plan(
     config: PlanConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Solves the world in `run`; returns the summary."""
+    check_world(run, config.world, progress)
     mdp = find_mdp(config.world, config.world_options, config.gamma)
     progress.note(f"World: {config.world}, {_size(mdp)}")
     begun = time.perf_counter()
@@ -138,17 +140,8 @@ def run_learn(
     config: LearnConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Learns in `run`, or goes on from where it was saved; returns the summary."""
-    mdp = find_mdp(config.world, config.world_options, config.gamma)
-    learner = learner_of(
-        config.learner,
-        mdp,
-        alpha=config.alpha,
-        alpha_power=config.alpha_power,
-        epsilon=config.epsilon,
-        max_episode_steps=config.max_episode_steps,
-        options=config.learner_options,
-        seed=config.seed,
-    )
+    check_world(run, config.world, progress)
+    mdp, learner = _world_and_learner(config)
     progress.note(f"World: {config.world}, {_size(mdp)}")
     saved = run.checkpoint_of("learn")
     drive(
@@ -177,6 +170,37 @@ def run_learn(
     )
     learning_report(run, mdp, result, results, rows)
     return results
+
+
+def _world_and_learner(config: LearnConfig) -> tuple[MDP, Learner]:
+    mdp = find_mdp(config.world, config.world_options, config.gamma)
+    learner = learner_of(
+        config.learner,
+        mdp,
+        alpha=config.alpha,
+        alpha_power=config.alpha_power,
+        epsilon=config.epsilon,
+        max_episode_steps=config.max_episode_steps,
+        options=config.learner_options,
+        seed=config.seed,
+    )
+    return mdp, learner
+
+
+def check_plan(config: PlanConfig, place: Path) -> Iterator[str]:
+    """Make the world, as the job would, and say what would be done."""
+    del place  # nothing is written
+    mdp = find_mdp(config.world, config.world_options, config.gamma)
+    yield f"World: {config.world}, {_size(mdp)}"
+    yield f"Plan: {config.method}, to an error of at most {config.tol:g}"
+
+
+def check_learn(config: LearnConfig, place: Path) -> Iterator[str]:
+    """Make world and learner, as the job would, and say what would be done."""
+    del place  # nothing is written
+    mdp, _ = _world_and_learner(config)
+    yield f"World: {config.world}, {_size(mdp)}"
+    yield f"Learn: {config.learner}, {config.num_steps:,} steps, seed {config.seed}"
 
 
 def _learn(

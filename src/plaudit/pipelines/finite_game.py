@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from plaudit.mdp.games import (
 from plaudit.mdp.games.bimatrix import MAX_SYSTEMS
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.finite_report import Picture, write_page
-from plaudit.pipelines.finite_world import find_world, keep_arrays, other_job
+from plaudit.pipelines.finite_world import check_world, find_world, keep_arrays, other_job
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.events import Done, Event, Step
@@ -57,19 +58,33 @@ def run_game(
     config: GameConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Solves the game in `run`; returns the summary."""
-    game = find_world(config.world, config.world_options, config.gamma)
+    check_world(run, config.world, progress)
+    game = _find_game(config)
     begun = time.perf_counter()
     if isinstance(game, MatrixGame):
         events, results, pictures = _matrix_game(game, config, run)
-    elif isinstance(game, MarkovGame):
-        events, results, pictures = _markov_game(game, config, run)
     else:
-        raise UserError(other_job(config.world, game, "a game"))
+        events, results, pictures = _markov_game(game, config, run)
     seconds = round(time.perf_counter() - begun, 4)
     drive(events, run, "game", progress=progress, interrupt=interrupt)
     results = {"world": config.world, **results, "seconds": seconds}
     write_page(run, f"{config.world}: a game", results, pictures)
     return results
+
+
+def check_game(config: GameConfig, place: Path) -> Iterator[str]:
+    """Make the game, as the job would, and say what would be done."""
+    del place  # nothing is written
+    game = _find_game(config)
+    yield f"World: {config.world}, a {type(game).__name__}"
+    yield "Solve: what its players should do, with the proof of it"
+
+
+def _find_game(config: GameConfig) -> MatrixGame | MarkovGame:
+    game = find_world(config.world, config.world_options, config.gamma)
+    if not isinstance(game, MatrixGame | MarkovGame):
+        raise UserError(other_job(config.world, game, "a game"))
+    return game
 
 
 Parts = tuple[Iterator[Event], dict[str, Any], list[Picture]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from plaudit.mdp.partial import POMDP, solve_pomdp
 from plaudit.mdp.pictures import alpha_vectors
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.finite_report import Picture, write_page
-from plaudit.pipelines.finite_world import find_pomdp, keep_arrays
+from plaudit.pipelines.finite_world import check_world, find_pomdp, keep_arrays
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.events import Done, Event, Step
@@ -48,10 +49,10 @@ def run_pomdp(
     config: POMDPConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Plans in `run`; returns the summary."""
+    check_world(run, config.world, progress)
     pomdp = find_pomdp(config.world, config.world_options, config.gamma)
     counts = (pomdp.num_states, pomdp.num_actions, pomdp.num_observations)
-    sizes = "{:,} states × {} actions × {} observations".format(*counts)
-    progress.note(f"World: {config.world}, {sizes}, gamma {pomdp.gamma:g}")
+    progress.note(_told(config, pomdp))
     begun = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -87,6 +88,19 @@ def run_pomdp(
     pictures = _pictures(pomdp, alphas, actions, trace)
     write_page(run, f"{config.world}: planned under partial observation", results, pictures)
     return results
+
+
+def check_pomdp(config: POMDPConfig, place: Path) -> Iterator[str]:
+    """Make the world, as the job would, and say what would be done."""
+    del place  # nothing is written
+    yield _told(config, find_pomdp(config.world, config.world_options, config.gamma))
+    yield f"Plan: until the bounds are {config.tol:g} apart, for {config.seconds:g} s at most"
+
+
+def _told(config: POMDPConfig, pomdp: POMDP) -> str:
+    counts = (pomdp.num_states, pomdp.num_actions, pomdp.num_observations)
+    sizes = "{:,} states × {} actions × {} observations".format(*counts)
+    return f"World: {config.world}, {sizes}, gamma {pomdp.gamma:g}"
 
 
 def _trace_events(trace: NDArray[np.float64]) -> Iterator[Event]:

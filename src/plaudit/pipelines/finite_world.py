@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +15,11 @@ from plaudit.mdp.model import MDP
 from plaudit.mdp.partial import POMDP, read_pomdp
 from plaudit.mdp.worlds import WORLDS, world
 from plaudit.records.errors import UserError, command, nearest
+from plaudit.records.fingerprints import check_sources, of_file
 from plaudit.records.runs import RunFolder
+
+if TYPE_CHECKING:
+    from plaudit.pipelines.drive import Progress
 
 GYMNASIUM = "gymnasium:"
 """What stands before an environment's id."""
@@ -58,6 +62,13 @@ def find_world(name: str, options: Mapping[str, str], gamma: float | None) -> An
     if options:
         raise UserError(f"{name} is a table, which takes no world_options")
     return from_table(path, gamma)
+
+
+def check_world(run: RunFolder, name: str, progress: Progress) -> None:
+    """A run that goes on must find the world's file as it was; UserError where it has changed."""
+    is_file = name not in WORLDS and Path(name).suffix in (".csv", ".jsonl", ".pomdp")
+    found = {"world": of_file(name)} if is_file else {}
+    check_sources(run, found, progress.note)
 
 
 def find_mdp(name: str, options: Mapping[str, str], gamma: float | None) -> MDP:

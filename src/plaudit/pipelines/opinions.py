@@ -240,18 +240,23 @@ def _in_item(key: str) -> Iterator[None]:
 
 def split_opinions(opinions: Opinions, *, share: float, seed: int) -> tuple[Opinions, Opinions]:
     """(training, held-out) opinions: whole prompts are held out, never single comparisons."""
-    num = len(opinions.batch.prompts)
-    num_held = max(min(2, num - 1), round(share * num))  # an interval needs two prompts
-    if num < 2:
-        raise UserError(
-            "comparisons of one prompt cannot be split into training and held-out prompts: "
-            "give comparisons of at least 2 prompts"
-        )
-    order = np.random.default_rng((seed, 7)).permutation(num)
-    held = set(order[:num_held].tolist())
+    held = held_out_prompts(len(opinions.batch.prompts), share=share, seed=seed)
     parts = []
     for wanted in (False, True):
         group = opinions.batch.group.tolist()
         rows = [row for row, g in enumerate(group) if (g in held) == wanted]
         parts.append(Opinions(opinions.batch.select(rows), opinions.pairs.among(rows)))
     return parts[0], parts[1]
+
+
+def held_out_prompts(num_prompts: int, *, share: float, seed: int) -> set[int]:
+    """Numbers of the prompts that are held out: two or more, since an interval needs two, or one of
+    two prompts; UserError where none is left."""
+    if num_prompts < 2:
+        raise UserError(
+            "comparisons of one prompt cannot be split into training and held-out prompts: "
+            "give comparisons of at least 2 prompts",
+            new_run=True,
+        )
+    order = np.random.default_rng((seed, 7)).permutation(num_prompts)
+    return set(order[: max(min(2, num_prompts - 1), round(share * num_prompts))].tolist())

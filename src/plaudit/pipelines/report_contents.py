@@ -133,6 +133,11 @@ def _with_interval(summary: Summary, key: str, kind: str) -> str:
 def notices(summary: Summary) -> list[str]:
     """What a careful reader should look at before believing the headline."""
     said = []
+    if summary.get("held_out_seen"):
+        said.append(
+            f"{summary['held_out_seen']} of the held-out prompts were trained on too, as they stand "
+            "in the file twice: this page does not tell how the model answers new ones in their place."
+        )
     gold = _change(summary, "gold")
     reward = _change(summary, "reward")
     if gold is not None and reward is not None and reward > 0 > gold:

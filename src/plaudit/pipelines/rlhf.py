@@ -9,7 +9,7 @@ trunk serves the actor, the reference, the critic and the reward model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,7 @@ from plaudit.models.classifier import check_classifier, save_classifier
 from plaudit.models.load import LanguageModel, load_language_model
 from plaudit.models.save import save_language_model
 from plaudit.pipelines.answers import answers_from, draw_answers
-from plaudit.pipelines.drive import Progress
+from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.evaluation import (
     Gold,
     Side,
@@ -57,11 +57,26 @@ from plaudit.pipelines.opinions import (
     split_opinions,
 )
 from plaudit.pipelines.report import write_report
+from plaudit.pipelines.rlhf_refusals import (
+    JUDGING_SHARE,
+    MIN_COMPARISONS,
+    check_columns,
+    check_comparisons,
+    check_keys,
+    check_num_prompts,
+    check_store,
+    fingerprints,
+    longest_compared,
+    require_decided,
+    said_of_seen,
+    seen_prompts,
+)
 from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
 from plaudit.pipelines.stages import Stages
 from plaudit.pipelines.threads import free_threads
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
+from plaudit.records.fingerprints import check_sources, mendable
 from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.rows import Rows
 from plaudit.records.runs import RunFolder
@@ -77,9 +92,6 @@ from plaudit.rewards.model import RewardModelConfig, fit_reward_model
 
 DEMO_PROMPTS = Path(__file__).parent.parent / "recipes" / "prompts_demo.jsonl"
 """Sixty-four prompts of our own; the last sixteen are held out by the default recipe."""
-
-MIN_COMPARISONS = 20
-"""Fewer decided comparisons than this teach a reward model nothing but noise."""
 
 
 class FeedbackConfig(Config):
@@ -170,6 +182,14 @@ def run_rlhf(
         return _Job(config, Stages(run, progress, interrupt)).run()
 
 
+def check_rlhf(config: RLHFConfig, place: Path) -> Iterator[str]:
+    """Refuse what the job would refuse, and say what it would do; nothing is left behind."""
+    heard = Heard()
+    job = _Job(config, Stages(RunFolder(place), heard, Interrupt(heard.note)))
+    lines = [*job.check()]
+    yield from (*heard.notes, *lines)
+
+
 @dataclass
 class _Job:
     """The job's parts, made when first needed, and its stages in order."""
@@ -179,21 +199,22 @@ class _Job:
 
     def run(self) -> dict[str, Any]:
         config = self.config
-        self._check_sources()
+        self._check_unchanged()
+        self.refuse()
         train, held_out = self.prompts
-        check_classifier(self.lm)
         _ = self.store  # a place that cannot be used is refused now
+        given = self._opinions_of_file() if self.source == "file" else None
         if config.demonstrations is not None:
             self._fine_tune()
         reference = LocalReference(self.backbone)
         answers = [self._draw("answers_train", train), self._draw("answers_held_out", held_out)]
-        learn, judge = self._opinions(*answers)
+        learn, judge = given or self._opinions(*answers)
         reward_model, figures = self._reward_model(learn, judge)
         scores = reward_model(answers[0])
         unit = _Standardised(reward_model, float(scores.mean()), float(scores.std()))
         before = answers[1]
         self.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
-        del answers, learn, judge
+        del answers, learn, judge, given
         self._improve(unit, reference, train)
         after = self._draw("answers_after", held_out)
         sides = [
@@ -206,7 +227,9 @@ class _Job:
             )
             for batch in (before, after)
         ]
+        seen = seen_prompts(self.sources["prompts"].rows, config.num_held_out)
         summary = {**figures, **compare_sides(*sides), "feedback": self._feedback_figures()}
+        summary |= {"held_out_seen": len(seen)}
         return self._conclude(summary, sides, reward_model)
 
     # --- what the stages share
@@ -221,6 +244,8 @@ class _Job:
         longest = max(len(prompt.ids) for part in self.prompts for prompt in part)
         longest += self.config.sampling.max_new_tokens
         longest = max([longest, *(len(p.ids) + len(ids) for p, ids in self.examples)])
+        if "feedback" in self.sources:
+            longest = max(longest, longest_compared(self.sources["feedback"].rows, self.lm.codec))
         return SharedBackbone(self.lm, num_top_layers=self.config.num_top_layers, longest=longest)
 
     @cached_property
@@ -286,7 +311,14 @@ class _Job:
             function = self.reward
             assert function is not None
             require_kept(self.sources["prompts"].rows, function, name=name)
-            return lambda p, c, columns: checked_scores(function, p, c, columns, name=name)
+
+            def judge(
+                p: Sequence[str], c: Sequence[str], columns: dict[str, list[Any]]
+            ) -> list[float]:
+                with mendable(self.stages.run, "reward"):
+                    return checked_scores(function, p, c, columns, name=name)
+
+            return judge
         if self.source == "annotators":
             return lambda p, c, columns: [gold_score(text) for text in c]
         return None
@@ -295,29 +327,45 @@ class _Job:
     def store(self) -> FeedbackStore:
         return FeedbackStore(self.config.feedback.store or self.stages.run.path / "feedback.sqlite")
 
-    def _check_sources(self) -> None:
-        """What can be refused is refused before anything long begins."""
-        if self.source == "reward" and self.config.reward is None:
-            raise UserError("feedback.source is reward, but no reward is named: give --reward")
-        if self.source == "file" and self.config.feedback.file is None:
-            raise UserError("feedback.source is file, but feedback.file names none")
-        drawn = self.config.sampling
-        if self.source != "file" and (drawn.temperature == 0 or drawn.top_k == 1):
-            key = "top_k=1" if drawn.temperature else "temperature=0"
-            raise UserError(
-                f"with sampling.{key} all answers to a prompt are equal, so there would be "
-                "nothing to compare: draw from more than the most likely token"
-            )
-        rows, held = self.sources["prompts"].rows, self.config.num_held_out
-        if len(rows) <= held:
-            raise UserError(
-                f"{rows.source} has {len(rows)} prompts, of which num_held_out={held} would be "
-                "held out: give more prompts or a smaller num_held_out"
-            )
-        _ = self.gold
+    def refuse(self) -> None:
+        """Refuses all that can be before anything long begins."""
+        config, rows = self.config, self.sources["prompts"].rows
+        check_num_prompts(config, rows, self.source)
         self._check_reward(rows)
         if self.source == "annotators":
-            simulated_annotators(1, self.config.seed)
+            simulated_annotators(1, config.seed)
+        for note in said_of_seen(rows, config.num_held_out):
+            self.stages.progress.note(note)
+        if "feedback" in self.sources:
+            alone = config.feedback.store is None
+            check_comparisons(self.sources["feedback"].rows, seed=config.seed, alone=alone)
+        check_classifier(self.lm)
+        _ = self.actor  # all texts were read for their lengths, and layers and ranks are there
+
+    def check(self) -> Iterator[str]:
+        """Says what would be done once it is clear that it can be."""
+        from plaudit.pipelines.rlhf_check import told, works
+
+        check_keys(self.config, self.source)
+        check_store(self.config.feedback.store)
+        _ = self.gold
+        self.refuse()
+        given = self.sources.get("feedback")
+        stages = works(
+            self.config,
+            *self.prompts,
+            source=self.source,
+            given=None if given is None else given.rows,
+            demonstrated=[len(prompt.ids) + len(ids) for prompt, ids in self.examples],
+        )
+        yield from told(self.config, self.backbone, self.actor, *self.prompts, stages)
+
+    def _check_unchanged(self) -> None:
+        """A run that goes on must find what it began with."""
+        check_keys(self.config, self.source)
+        _ = self.gold  # a reward that can be found
+        found = fingerprints(self.config, self.sources)
+        check_sources(self.stages.run, found, self.stages.progress.note)
 
     def _check_reward(self, rows: Rows) -> None:
         name, function = self.config.reward, self.reward
@@ -371,13 +419,6 @@ class _Job:
     def _opinions(self, train: Trajectories, held_out: Trajectories) -> tuple[Opinions, Opinions]:
         """(to learn from, to judge the reward model by), from whatever the source is."""
         config = self.config.feedback
-        if self.source == "file":
-            from plaudit.feedback.exchange import import_comparisons
-
-            assert config.file is not None
-            renames = self.sources["feedback"].renames
-            import_comparisons(self.store, config.file, columns=renames)
-            return self._split_texts()
         items = [
             item
             for split, batch in (("train", train), ("held_out", held_out))
@@ -392,7 +433,8 @@ class _Job:
         if not items:
             raise UserError(
                 "all answers to each prompt are equal, so there is nothing to compare: "
-                "raise the sampling temperature"
+                "raise the sampling temperature in a new run",
+                new_run=True,
             )
         if self.source == "people":
             self._wait_for_people(items)
@@ -414,15 +456,25 @@ class _Job:
             return self._split_texts()
         learn = opinions_on(train, comparisons, split="train")
         judge = opinions_on(held_out, comparisons, split="held_out")
-        _require_decided(learn, "training")
-        _require_decided(judge, "held-out", at_least=1)
-        return learn, judge
+        return self._decided(learn, judge)
+
+    def _opinions_of_file(self) -> tuple[Opinions, Opinions]:
+        from plaudit.feedback.exchange import import_comparisons
+
+        file, renames = self.config.feedback.file, self.sources["feedback"].renames
+        assert file is not None
+        import_comparisons(self.store, file, columns=renames)
+        return self._split_texts()
 
     def _split_texts(self) -> tuple[Opinions, Opinions]:
         opinions = opinions_of_texts(self.store.comparisons(), self.lm.codec)
-        learn, judge = split_opinions(opinions, share=0.2, seed=self.config.seed)
-        _require_decided(learn, "training")
-        _require_decided(judge, "held-out", at_least=1)
+        seed = self.config.seed
+        return self._decided(*split_opinions(opinions, share=JUDGING_SHARE, seed=seed))
+
+    def _decided(self, learn: Opinions, judge: Opinions) -> tuple[Opinions, Opinions]:
+        """Both, where they are enough to teach a reward model and to judge it."""
+        require_decided(learn, "training", self.source)
+        require_decided(judge, "held-out", self.source, at_least=1)
         return learn, judge
 
     def _raters(self) -> Sequence[Rater]:
@@ -575,12 +627,3 @@ def _classifier_layers(state: Mapping[str, Tensor], split: int) -> dict[str, Ten
 
 def _without(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in arrays.items()}
-
-
-def _require_decided(opinions: Opinions, which: str, at_least: int = MIN_COMPARISONS) -> None:
-    decided = sum(share != 0.5 for share in opinions.pairs.share)
-    if decided < at_least:
-        raise UserError(
-            f"only {decided} {which} comparisons prefer one answer, but at least {at_least} are "
-            "needed: collect more votes, or raise feedback.pairs_per_prompt"
-        )

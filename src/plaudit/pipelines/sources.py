@@ -71,7 +71,7 @@ def prompts_of(rows: Rows, codec: TextCodec, *, max_new_tokens: int) -> list[Pro
     """Every row's prompt with its other columns; UserError where an answer would not fit."""
     prompts: list[Prompt] = []
     for i, row in enumerate(rows):
-        with _at(rows, i):
+        with at_row(rows, i):
             extra = {name: value for name, value in row.items() if name != "prompt"}
             prompts.append(codec.prompt(row["prompt"], extra))
             codec.fits(prompts[-1], max_new_tokens)
@@ -82,16 +82,18 @@ def examples_of(rows: Rows, codec: TextCodec) -> list[tuple[Prompt, tuple[int, .
     """Every row's prompt with the token ids of its completion."""
     examples: list[tuple[Prompt, tuple[int, ...]]] = []
     for i, row in enumerate(rows):
-        with _at(rows, i):
+        with at_row(rows, i):
             prompt = codec.prompt(row["prompt"])
-            ids = codec.completion_ids(prompt, answer_text(row["completion"]))
+            words = answer_text(row["completion"])
+            ids = codec.completion_ids(prompt, words)
+            codec.require_closed(prompt, words)
             codec.fits(prompt, len(ids))
             examples.append((prompt, ids))
     return examples
 
 
 @contextlib.contextmanager
-def _at(rows: Rows, index: int) -> Iterator[None]:
+def at_row(rows: Rows, index: int) -> Iterator[None]:
     """Says in which file and line a text cannot be used."""
     try:
         yield

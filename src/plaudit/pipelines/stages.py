@@ -83,7 +83,7 @@ class Stages:
                 headline=headline,
             )
         except FloatingPointError as error:
-            raise UserError(f"{name}: {error} in a new run") from error
+            raise UserError(f"{name}: {error} in a new run", new_run=True) from error
         arrays: dict[str, Any] = {}
         if final:
             arrays = {k: v for k, v in final[0].state()[0].items() if keep(k)}

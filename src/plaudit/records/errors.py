@@ -13,7 +13,14 @@ class UserError(ValueError):
 
     The command line prints the message alone and exits with code 2. The sentence says what was
     wrong, where (file, line, field), what was expected, and the nearest valid name if there is one.
+
+    `new_run` is true where a run that was stopped by it cannot go on, since the cause lies in its
+    keys, which are fixed, or in what it has already done.
     """
+
+    def __init__(self, message: str, *, new_run: bool = False) -> None:
+        super().__init__(message)
+        self.new_run = new_run
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """A run folder: everything that one job was told, did and left, readable without Plaudit.
 
     config.yaml        the resolved config, itself a recipe
-    system.json        versions, cores, memory, devices, command
+    system.json        versions, cores, memory, devices, command, working folder
+    sources.json       digests of the files it was made from
     metrics.jsonl      one line for each step, rollout and evaluation
     samples.jsonl      texts a person can read
     events.jsonl       stages begun, saved, interrupted, finished
@@ -16,12 +17,14 @@ however the process ends. Readers need no lock.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +99,8 @@ class RunFolder:
         for name in ("report", "checkpoints", "model"):
             (self.path / name).mkdir(exist_ok=True)
         if not (self.path / "system.json").exists():
-            write_json(self.path / "system.json", system_facts())
+            here = str(Path.cwd()).encode(errors="backslashreplace").decode()
+            write_json(self.path / "system.json", {"folder": here, **system_facts()})
 
     # --- one writer
 
@@ -149,6 +153,15 @@ class RunFolder:
         where = f", saved in {saved[0]} at step {saved[1]}" if saved else ""
         holder = self.holder()
         return (f"under way by {holder}" if holder else "unfinished") + where
+
+    def began_in(self) -> Path:
+        """Where the relative paths of its config start: the folder that the run began in.
+
+        The working folder where that one is gone, as when a project was moved, or not known.
+        """
+        path = self.path / "system.json"
+        folder = read_json(path).get("folder") if path.exists() else None
+        return Path(folder) if folder is not None and Path(folder).is_dir() else Path.cwd()
 
     def close(self) -> None:
         """Gives the folder back."""
@@ -319,10 +332,10 @@ def run_names() -> list[str]:
     return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
-def _new_path(target: str | Path | None, recipe: str) -> Path:
-    """Makes the folder of a new run and returns it."""
+def planned_path(target: str | Path | None, recipe: str) -> Path:
+    """Where `RunFolder.create` would put a run now; UserError where something is already there."""
     if target is None:
-        return _numbered(re.sub(r"[^\w.-]+", "-", Path(recipe).stem).strip("-.") or "run")
+        return next(path for path in _numbered(recipe) if not path.exists())
     path = Path(target)
     if target == "":
         raise UserError("no folder is named for the run: give a name, or a path")
@@ -349,8 +362,21 @@ def _made(path: Path) -> Path:
         raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
     if path.exists() and (not path.is_dir() or any(map(_holds_things, path.iterdir()))):
         raise UserError(f"{path} exists and is not a run folder; choose another name")
-    path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _new_path(target: str | Path | None, recipe: str) -> Path:
+    """Makes the folder of a new run and returns it."""
+    if target is not None:
+        path = planned_path(target, recipe)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for path in _numbered(recipe):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("numbers do not end")
 
 
 def _holds_things(path: Path) -> bool:
@@ -358,17 +384,11 @@ def _holds_things(path: Path) -> bool:
     return path.name != ".lock" and not (path.name.startswith(".") and path.suffix == ".tmp")
 
 
-def _numbered(stem: str) -> Path:
-    RUNS.mkdir(parents=True, exist_ok=True)
+def _numbered(recipe: str) -> Iterator[Path]:
+    """Names that a run gets where none was chosen, in their order."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(recipe).stem).strip("-.") or "run"
     day = datetime.now().strftime("%Y%m%d")
-    number = 1
-    while True:
-        path = RUNS / f"{stem}-{day}-{number}"
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            number += 1
+    return (RUNS / f"{stem}-{day}-{number}" for number in itertools.count(1))
 
 
 def _nearest_run(path: Path) -> str:

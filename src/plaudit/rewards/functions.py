@@ -60,6 +60,15 @@ class LoadedReward:
         return place
 
 
+def reward_file(name: str) -> Path | None:
+    """The Python file behind the name of a reward; None where it has none."""
+    where = name.rpartition(":")[0]
+    if where.endswith(".py"):
+        return Path(where).expanduser()
+    file = getattr(load_module(where, "reward"), "__file__", None)
+    return None if file is None else Path(file)
+
+
 def load_reward_function(name: str) -> LoadedReward:
     """The callable named by "module:function" or "path/to/file.py:function".
 
