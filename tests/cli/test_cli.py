@@ -271,6 +271,89 @@ def test_a_finished_run_is_neither_resumed_nor_overwritten(recipe, plaudit):
     assert "choose another name" in plaudit("run", recipe, "--name", "demo")[2]
 
 
+def test_a_run_goes_on_from_another_folder_as_its_paths_start_where_it_began(
+    recipe, plaudit, tmp_path, monkeypatch
+):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "walk.py").write_text(JOB.read_text())
+    Path("walk.yaml").write_text("pipeline: jobs/walk.py:run\nnum_steps: 5\n")
+    assert plaudit("run", recipe, "--name", "parts", "--signal_at", "3")[0] == 130
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    code, out, err = plaudit("run", "--resume", "../runs/parts")
+    assert (code, err) == (0, "")
+    assert f"Run folder: {tmp_path / 'runs' / 'parts'}" in out
+    assert Path.cwd() == tmp_path / "other"
+
+
+# --- check
+
+
+def test_check_of_a_job_without_one_says_so_and_leaves_nothing(recipe, plaudit, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = plaudit("run", recipe, "--check", "--num_steps", "7", "--name", "new")
+    assert (code, err) == (0, "")
+    assert "offers no check of more than these" in out
+    assert "Would be kept in runs/new." in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_check_calls_the_check_beside_the_job_and_takes_its_refusals(recipe, plaudit, tmp_path):
+    own = (
+        "\n\ndef check(config, place):\n"
+        "    if config.num_steps > 99:\n"
+        "        raise UserError(f'{config.num_steps} steps are too many')\n"
+        "    yield f'Walk: {config.num_steps} steps, to {place}'\n"
+    )
+    (tmp_path / "own.py").write_text(JOB.read_text() + own)
+    Path("own.yaml").write_text("pipeline: own.py:run\n")
+    code, out, _ = plaudit("run", "own.yaml", "--check", "--num_steps", "7", "--name", "new")
+    assert code == 0
+    assert out.startswith("Walk: 7 steps, to runs/new\n")
+    code, _, err = plaudit("run", "own.yaml", "--check", "--num_steps", "100")
+    assert (code, err) == (2, "plaudit: 100 steps are too many\n")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mdp/value_iteration"], "World: frozenlake-8x8, 64 states × 4 actions"),
+        (["mdp/q_learning"], "Learn: q_learning, "),
+        (["mdp/pomdp"], "World: tiger, 2 states × 3 actions × 2 observations"),
+        (["mdp/game"], "World: rock-paper-scissors, a MatrixGame"),
+        (
+            ["control/ppo"],
+            "Environment: CartPole-v1, which was made once and can be learned by ppo",
+        ),
+    ],
+)
+def test_check_of_the_jobs_that_come_with_us(plaudit, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = plaudit("run", *words, "--check")
+    assert (code, err) == (0, "")
+    assert said in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["mdp/value_iteration", "--world", "frozenlak"], "no world 'frozenlak'"),
+        (["mdp/q_learning", "--learner", "q_lerning"], "q_lerning"),
+        (["mdp/game", "--world", "tiger"], "tiger is a POMDP, not a game"),
+        (["control/sac", "--env", "CartPole-v1"], "needs a box action space, found discrete"),
+        (["--resume", "x", "--check"], "leave out --check"),
+    ],
+)
+def test_check_refuses_what_the_job_refuses(plaudit, tmp_path, monkeypatch, words, problem):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = plaudit("run", *words, *(["--check"] if "--check" not in words else []))
+    assert code == 2
+    assert problem in err
+    assert not list(tmp_path.iterdir())
+
+
 # --- looking
 
 

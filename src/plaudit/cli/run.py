@@ -43,7 +43,7 @@ CLOSING = "'plaudit run RECIPE --help' lists every key with its sentence."
 
 PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run --help')."
 
-OWN = ("name", "out", "resume")
+OWN = ("name", "out", "check", "resume")
 """Options of this verb, which stand among the recipe's keys."""
 
 DEFAULT_ENV = "CartPole-v1"
