@@ -204,7 +204,7 @@ def test_a_column_with_the_name_of_an_argument_of_every_reward_is_refused(folder
     rows = [{"prompt": f"Cart {i}?", name: ["a"]} for i in range(12)]
     write_rows(Path("columns.jsonl"), rows)
     said = refused(*REWARD, "--prompts", "columns.jsonl")
-    assert said.startswith(f"columns.jsonl: the column '{name}' would reach the reward function")
+    assert said.startswith(f"columns.jsonl has a column '{name}', and ")
     words = ("--prompts", "columns.jsonl", "--columns", f"other={name}", "--check")
     assert run_command(*RUN, *REWARD, *words).code == 0
 

@@ -109,8 +109,8 @@ def check_columns(rows: Rows) -> None:
     for name in REWARD_ARGUMENTS:
         if name in rows[0]:
             raise UserError(
-                f"{rows.source}: the column {name!r} would reach the reward function, which takes "
-                f"an argument of that name already: rename it, as in --columns other={name}"
+                f"{rows.source} has a column {name!r}, and every reward is given an argument of that "
+                f"name: rename the column with --columns other={name}"
             )
 
 
