@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plaudit.envs.make import env_options, make_env, make_worlds
+from plaudit.envs.make import env_options, make_env, make_worlds, world_file
 from plaudit.envs.native import Native
 from plaudit.envs.processes import Processes
 from plaudit.envs.settings import WorldSettings
@@ -203,3 +203,24 @@ def test_what_cannot_be_made_in_a_process_is_told():
     settings = WorldSettings(env="FrozenLake-v1", env_options={"map": "1"}, vector="processes")
     with pytest.raises(UserError, match="FrozenLake-v1 has no option 'map'"):
         make_worlds(settings, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("CartPole-v1", None),
+        ("mine.py:Mine-v0", "mine.py"),
+        ("mine:Mine-v0", "mine.py"),
+        ("pack.inner:Mine-v0", "pack/inner.py"),
+        ("pack:Mine-v0", "pack/__init__.py"),
+        ("gymnasium:CartPole-v1", None),
+    ],
+)
+def test_the_file_of_an_environment_of_ones_own_is_known(tmp_path, monkeypatch, name, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pack").mkdir()
+    for made in ("mine.py", "pack/inner.py", "pack/__init__.py"):
+        (tmp_path / made).write_text("")
+    found = world_file(name)
+    assert (found is None) == (file is None)
+    assert found is None or found.resolve() == tmp_path / str(file)

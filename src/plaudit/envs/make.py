@@ -281,7 +281,9 @@ def world_file(name: str) -> Path | None:
     where = name.rpartition(":")[0]
     if where.endswith(".py"):
         return Path(where).expanduser()
-    here = Path.cwd().joinpath(*where.split(".")) if where else Path()
+    if not where:
+        return None
+    here = Path.cwd().joinpath(*where.split("."))
     return next((f for f in (here.with_suffix(".py"), here / "__init__.py") if f.is_file()), None)
 
 
