@@ -23,7 +23,7 @@ from plaudit.records.types import Prompt
 
 if TYPE_CHECKING:
     from plaudit.engine.local import LocalActor, SharedBackbone
-    from plaudit.pipelines.rlhf import RLHFConfig
+    from plaudit.pipelines.rlhf_config import RLHFConfig
 
 DRAWN_ROWS, DRAWN_TOKENS = 64, 3
 """The short draw: answers side by side, from where steps are about as quick as in the job's larger

@@ -24,7 +24,7 @@ from plaudit.rewards.functions import reward_file
 
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec
-    from plaudit.pipelines.rlhf import RLHFConfig
+    from plaudit.pipelines.rlhf_config import RLHFConfig
 
 MIN_COMPARISONS = 20
 """Fewer decided comparisons than this teach a reward model nothing but noise."""
@@ -34,9 +34,6 @@ JUDGING_SHARE = 0.2
 
 NAMED = 5
 """Lines that a sentence names at most."""
-
-REWARD_ARGUMENTS = ("prompts", "completions")
-"""What a reward function is always called with."""
 
 
 def fingerprints(config: RLHFConfig, sources: Mapping[str, Source]) -> dict[str, Fingerprint]:
@@ -102,16 +99,6 @@ def pairs_of(config: RLHFConfig) -> int:
     """Most pairs that the answers to a prompt can make."""
     feedback = config.feedback
     return min(feedback.pairs_per_prompt, math.comb(feedback.answers_per_prompt, 2))
-
-
-def check_columns(rows: Rows) -> None:
-    """No column may have the name of what every reward function is called with."""
-    for name in REWARD_ARGUMENTS:
-        if name in rows[0]:
-            raise UserError(
-                f"{rows.source} has a column {name!r}, and every reward is given an argument of that "
-                f"name: rename the column with --columns other={name}"
-            )
 
 
 def check_store(where: str | None) -> None:
