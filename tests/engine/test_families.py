@@ -35,8 +35,17 @@ CHECKED = {
     ("bloom", LAYERS),  # positions counted by the mask
     ("mamba", LAYERS),  # no attention
 }
-TAUGHT = ("llama", "llama-tied", "mistral-window")
-"""Families that must not be refused, so that refusing everything cannot pass for being right."""
+REFUSED = {
+    "qwen3-next", "recurrent-gemma", "mamba", "mamba2", "jamba", "bamba", "minimax", "rwkv", "llama4",
+}  # fmt: skip
+"""Families that are refused however much is trained."""
+
+UNCUT = {
+    "phi", "gpt2", "gpt-neo", "gpt-neox", "gptj", "codegen", "opt", "opt-projected", "bloom", "mpt",
+    "falcon", "falcon-alibi", "persimmon",
+}  # fmt: skip
+"""Families that are trained in all their layers only. No other may be refused, so that refusing
+everything cannot pass for being right."""
 
 EVERY = [
     pytest.param(
@@ -70,7 +79,8 @@ def assert_right(verdict: Verdict) -> None:
 def test_the_job_gives_the_numbers_of_transformers_or_is_refused(tmp_path, name, layers) -> None:
     verdict = judged(name, tmp_path, layers=layers)
     assert_right(verdict)
-    assert verdict.outcome == "done" or name not in TAUGHT
+    is_refused = name in REFUSED or (name in UNCUT and layers < LAYERS)
+    assert verdict.outcome == ("refused" if is_refused else "done")
 
 
 def test_a_policy_of_adapters_gives_the_numbers_of_transformers(tmp_path) -> None:
