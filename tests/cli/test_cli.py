@@ -315,6 +315,26 @@ def test_check_calls_the_check_beside_the_job_and_takes_its_refusals(recipe, pla
     assert not Path("runs").exists()
 
 
+def test_check_may_import_files_beside_its_own(recipe, plaudit, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "paces_beside.py").write_text("LONGEST = 9\n")
+    own = "\n\ndef check(config, place):\n    from paces_beside import LONGEST\n"
+    own += "    yield f'At most {LONGEST}'\n"
+    (tmp_path / "jobs" / "walk.py").write_text(JOB.read_text() + own)
+    Path("own.yaml").write_text("pipeline: jobs/walk.py:run\n")
+    code, out, _ = plaudit("run", "own.yaml", "--check")
+    assert code == 0
+    assert out.startswith("At most 9\n")
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_folder_that_cannot_be_made_is_told(recipe, plaudit, check):
+    Path("file").write_text("")
+    code, _, err = plaudit("run", recipe, "--out", "file/run", *check)
+    assert code == 2
+    assert "file/run cannot be made: " in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -9,7 +9,7 @@ with UserError what the job would refuse, and leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
@@ -59,9 +59,8 @@ def find_job(name: str) -> Job:
     if not kinds or not isinstance(kinds[0], type) or not issubclass(kinds[0], Config):
         raise UserError(f"the first parameter of {name} must be annotated with a plaudit Config")
     check = getattr(module, _check_of(function), None)
-    if check is not None:
-        check = _with_files_beside(module, check)
-    return Job(name, kinds[0], _with_files_beside(module, run), check)
+    checking = None if check is None else _checking_beside(module, check)
+    return Job(name, kinds[0], _with_files_beside(module, run), checking)
 
 
 def _check_of(function: str) -> str:
@@ -88,3 +87,15 @@ def _with_files_beside(module: ModuleType, run: Callable[..., Any]) -> Callable[
             return run(*args, **kwargs)
 
     return running
+
+
+def _checking_beside(
+    module: ModuleType, check: Callable[..., Iterable[str]]
+) -> Callable[..., Iterator[str]]:
+    """As `_with_files_beside`, while the lines are asked for."""
+
+    def checking(*args: Any) -> Iterator[str]:
+        with beside(module):
+            yield from check(*args)
+
+    return checking

@@ -18,6 +18,7 @@ however the process ends. Readers need no lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -341,27 +342,25 @@ def planned_path(target: str | Path | None, recipe: str) -> Path:
         raise UserError("no folder is named for the run: give a name, or a path")
     if isinstance(target, str) and _is_bare(path, target):
         path = named_path(target)
-    try:
-        return _made(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the folder {path} cannot be made: {reason}") from error
-
-
-def _made(path: Path) -> Path:
-    try:
-        os.fsencode(path).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"the folder {path} has a name that is not UTF-8: give another") from None
-    if (path / "config.yaml").exists():
-        state = "a finished" if RunFolder(path).finished else "an unfinished"
-        resume = command("run", "--resume", path)
-        go_on = "" if state == "a finished" else f" continue it with {resume}, or"
-        raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
-    if path.exists() and (not path.is_dir() or any(map(_holds_things, path.iterdir()))):
-        raise UserError(f"{path} exists and is not a run folder; choose another name")
+    with _saying_why_not(path):
+        try:
+            os.fsencode(path).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(
+                f"the folder {path} has a name that is not UTF-8: give another"
+            ) from None
+        if (path / "config.yaml").exists():
+            state = "a finished" if RunFolder(path).finished else "an unfinished"
+            resume = command("run", "--resume", path)
+            go_on = "" if state == "a finished" else f" continue it with {resume}, or"
+            raise UserError(f"there is already {state} run at {path};{go_on} choose another name")
+        if path.exists() and (not path.is_dir() or any(map(_holds_things, path.iterdir()))):
+            raise UserError(f"{path} exists and is not a run folder; choose another name")
+        above = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
 
 
@@ -369,14 +368,28 @@ def _new_path(target: str | Path | None, recipe: str) -> Path:
     """Makes the folder of a new run and returns it."""
     if target is not None:
         path = planned_path(target, recipe)
-        path.mkdir(parents=True, exist_ok=True)
+        with _saying_why_not(path):
+            path.mkdir(parents=True, exist_ok=True)
         return path
-    RUNS.mkdir(parents=True, exist_ok=True)
+    with _saying_why_not(RUNS):
+        RUNS.mkdir(parents=True, exist_ok=True)
     for path in _numbered(recipe):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             return path
     raise AssertionError("numbers do not end")
+
+
+@contextlib.contextmanager
+def _saying_why_not(path: Path) -> Iterator[None]:
+    """Turns what the system says of a folder that cannot be made into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the folder {path} cannot be made: {reason}") from error
 
 
 def _holds_things(path: Path) -> bool:
