@@ -169,3 +169,13 @@ def test_a_rank_that_no_map_can_have_is_refused(lm, rank) -> None:
     """The smallest map, of keys and values, is 16 × 32 here."""
     with pytest.raises(UserError, match=f"lora_rank is {rank}, but the model's maps allow ranks"):
         LoraActor(SharedBackbone(lm, num_top_layers=2), rank=rank)
+
+
+def test_a_head_that_no_adapter_learns_gets_no_gradient(tmp_path) -> None:
+    """With every layer adapted and an output layer of its own, which stays as it was read."""
+    folder = tiny_llama(tmp_path / "untied", layers=LAYERS, untied=True)
+    lm = load_language_model(folder, dtype=torch.float64)
+    actor = actor_of(lm, LAYERS)
+    batch = drawn(actor)
+    actor.update(batch, loss_of(batch), lr=1e-2)
+    assert all(p.grad is None for p in lm.model.parameters())

@@ -136,3 +136,22 @@ def test_a_model_trained_whole_keeps_no_states(folders) -> None:
     batch = drawn(backbone)
     backbone.remember("data", copy.copy(batch))
     assert backbone.states.arrays(batch) == {}
+
+
+def test_keeping_states_reads_each_answer_once(folders, monkeypatch) -> None:
+    """However many micro-batches there are: cost is linear in the answers."""
+    from plaudit.engine import trunk_states
+
+    backbone = backbone_of(folders[0])
+    backbone.max_tokens = 60
+    codec = backbone.lm.codec
+    prompts = [codec.prompt(f"Write about number {i}.") for i in range(24)]
+    batch = demonstrations(
+        [(p, codec.completion_ids(p, "yes")) for p in prompts], pad_id=codec.pad_id
+    )
+    read: list[int] = []
+    plain = trunk_states._digest
+    monkeypatch.setattr(trunk_states, "_digest", lambda ids: read.append(1) or plain(ids))
+    backbone.remember("data", batch)
+    assert len(read) <= 6 * len(batch)  # prompt, and prompt with answer, when looked for and put
+    assert backbone.states.arrays(batch)

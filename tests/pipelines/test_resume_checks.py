@@ -190,7 +190,8 @@ def test_what_is_not_used_may_change(project):
     Path("other.py").write_text("import reward\n")
     said = run_command("run", "--resume", "one")
     assert said.code == WAITING
-    assert "Note" not in said.out
+    notes = [line for line in said.out.splitlines() if line.startswith("Note")]
+    assert all("held-out prompts are trained on too" in note for note in notes)  # of wanted.jsonl
 
 
 def test_comparisons_that_have_changed_are_named(project):
@@ -365,3 +366,21 @@ def made_run(folder):
     (folder / "run").mkdir()
     (folder / "run" / "config.yaml").write_text("pipeline: walk\n")
     return folder / "run"
+
+
+def test_relative_imports_of_a_package_are_found(tmp_path):
+    """`from . import b`, `from .h import z`, and the package's own file, from beside the reward."""
+    from plaudit.records.fingerprints import imported_files
+
+    package = tmp_path / "pkg"
+    (package / "deep").mkdir(parents=True)
+    (tmp_path / "reward.py").write_text("from pkg.a import f\nfrom pkg.deep.d import g\n")
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from . import b\nfrom .h import z\n")
+    (package / "b.py").write_text("")
+    (package / "h.py").write_text("")
+    (package / "deep" / "d.py").write_text("from ..up import u\n")
+    (package / "up.py").write_text("")
+    found = {str(f.relative_to(tmp_path)) for f in imported_files(tmp_path / "reward.py")}
+    wanted = {"__init__", "a", "b", "h", "up", "deep/d"}
+    assert found == {"reward.py", *(f"pkg/{name}.py" for name in wanted)}

@@ -70,9 +70,10 @@ def probe_batch(lm: LanguageModel, *, longest: int | None = None) -> Trajectorie
 
 
 def _windows(config: Any) -> list[int]:
-    """Every number of the config that bounds how far a token sees."""
-    names = ("window", "chunk_size", "local_attention")
-    found = vars(config).items()
+    """Every length in the config beyond which a token sees less, or is placed otherwise."""
+    names = ("window", "chunk_size", "local_attention", "original_max_position")
+    rope = getattr(config, "rope_parameters", None)
+    found = [*vars(config).items(), *(rope.items() if isinstance(rope, dict) else ())]
     return [
         v for k, v in found if any(n in k for n in names) and isinstance(v, int) and 1 < v < 2**31
     ]

@@ -41,6 +41,7 @@ class LoraActor(LocalActor):
         super().__init__(backbone, adam=adam)
         self.rank = rank
         self.plain = backbone.top.requires_grad_(False)
+        backbone.head.module.requires_grad_(False)
         self.top = with_adapters(self.plain, rank=rank, seed=seed)
         self.learner = Learner(adapter_parameters(self.top), adam or AdamConfig())
 

@@ -16,6 +16,7 @@ from plaudit.engine.shared import SharedBackbone, spread
 from plaudit.models.backbone import Decoder, ScalarHead, copy_top, gather_places
 from plaudit.models.layout import Layout
 from plaudit.models.probe_start import can_start_from_probe, last_hidden, mean_token, write_probe
+from plaudit.ops.masks import wide
 from plaudit.records.types import Trajectories
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ class LocalRewardModel(Scorer):
     @torch.no_grad()
     def __call__(self, batch: Trajectories) -> Tensor:
         """Scores [B]."""
-        out = torch.zeros(len(batch), dtype=self.backbone.dtype)
+        out = torch.zeros(len(batch), dtype=wide(self.backbone.dtype))
         for layout in self.backbone.layouts(batch):
-            out[list(layout.rows)] = self.layout_scores(layout, batch)
+            out[list(layout.rows)] = self.layout_scores(layout, batch).to(out)
         return out
 
     @torch.no_grad()
@@ -114,8 +115,8 @@ class LocalRewardModel(Scorer):
             torch.autograd.backward(loss(list(range(len(batch))), scores))
             assert scores.grad is not None
             for layout in layouts:
-                share = scores.grad[list(layout.rows)]
-                torch.autograd.backward(self.layout_scores(layout, batch), share)
+                mine = self.layout_scores(layout, batch)
+                torch.autograd.backward(mine, scores.grad[list(layout.rows)].to(mine))
         return {"grad_norm": self.learner.step(lr=lr)}
 
 
@@ -150,9 +151,9 @@ class LocalCritic(Scorer):
     @torch.no_grad()
     def values(self, batch: Trajectories) -> Tensor:
         """V(state before token t), [B, T]; 0 off the mask."""
-        out = torch.zeros(batch.mask.shape, dtype=self.backbone.dtype)
+        out = torch.zeros(batch.mask.shape, dtype=wide(self.backbone.dtype))
         for layout in self.backbone.layouts(batch):
-            out[list(layout.rows)] = self.layout_values(layout, batch)
+            out[list(layout.rows)] = self.layout_values(layout, batch).to(out)
         return out
 
     def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:

@@ -30,6 +30,7 @@ from plaudit.models.heads import LMHead
 from plaudit.models.hosted import HostedDecoder
 from plaudit.models.layout import Layout, micro_layouts
 from plaudit.models.sampler import Sampler
+from plaudit.ops.masks import wide
 from plaudit.records.errors import UserError
 from plaudit.records.types import Trajectories
 
@@ -113,11 +114,7 @@ class SharedBackbone:
         if self.trunk is None:
             return layout.token
         kept = self.states.find(layout, batch)
-        if kept is not None:
-            return kept
-        with torch.no_grad():
-            hidden: Tensor = self.trunk(layout.token, layout)
-        return hidden
+        return _untrained(self.trunk, layout) if kept is None else kept
 
     def layouts(self, batch: Trajectories) -> Iterator[Layout]:
         """The batch in micro-batches."""
@@ -135,7 +132,7 @@ class SharedBackbone:
             return
         for layout in self.layouts(batch):
             if self.states.find(layout, batch) is None:
-                self.states.put_layout(name, batch, layout, self.inputs(layout, batch))
+                self.states.put_layout(name, batch, layout, _untrained(self.trunk, layout))
 
     def _settle(self, probe: Trajectories) -> None:
         """Find the rows and the decoder that compute what the model computes, or refuse it."""
@@ -193,10 +190,17 @@ class Policy:
     @torch.no_grad()
     def logprobs(self, batch: Trajectories) -> Tensor:
         """Log-probabilities [B, T], 0 off the mask."""
-        out = torch.zeros(batch.mask.shape, dtype=self.backbone.dtype)
+        out = torch.zeros(batch.mask.shape, dtype=wide(self.backbone.dtype))
         for layout in self.backbone.layouts(batch):
             out[list(layout.rows)] = self.token_stats(layout, batch)[0].to(out)
         return out
+
+
+@torch.no_grad()
+def _untrained(trunk: Decoder, layout: Layout) -> Tensor:
+    """The frozen trunk's states [R, L, H] of a layout."""
+    hidden: Tensor = trunk(layout.token, layout)
+    return hidden
 
 
 def _differentiate(policy: Policy, batch: Trajectories) -> None:

@@ -42,22 +42,20 @@ class TrunkStates:
         """Keep the states of a batch: of its prompts [P, L, H], right-padded, and of its answers'
         tokens [B, T, H]. Views, not copies."""
         block = _Block()
-        prompts, answers = _keys(batch)
-        for g, key in enumerate(prompts):
-            block.prompts[key] = prompt_hidden[g, : len(batch.prompts[g].ids)]
-        for row, (key, n) in enumerate(zip(answers, lengths(batch), strict=True)):
-            block.answers[key] = answer_hidden[row, :n]
+        for g, prompt in enumerate(batch.prompts):
+            block.prompts[_prompt_key(batch, g)] = prompt_hidden[g, : len(prompt.ids)]
+        for row, n in enumerate(lengths(batch)):
+            block.answers[_answer_key(batch, row)] = answer_hidden[row, :n]
         self._blocks[name] = block
 
     def put_layout(self, name: str, batch: Trajectories, layout: Layout, hidden: Tensor) -> None:
         """Add the states `hidden` [R, L, H] of one layout of the batch to the block of that name."""
         block = self._blocks.setdefault(name, _Block())
-        prompts, answers = _keys(batch)
         for r, (g, n) in enumerate(zip(layout.groups, layout.prompt_lengths, strict=True)):
-            block.prompts.setdefault(prompts[g], hidden[r, :n].clone())
+            block.prompts.setdefault(_prompt_key(batch, g), hidden[r, :n].clone())
         for i, row in enumerate(layout.rows):
             places = layout.own[i][layout.mask[i]]
-            block.answers[answers[row]] = gather_places(hidden, places)
+            block.answers[_answer_key(batch, row)] = gather_places(hidden, places)
 
     def drop(self, *names: str) -> None:
         """Forget the blocks of these names, where there are any."""
@@ -104,13 +102,6 @@ class TrunkStates:
     def _answer(self, batch: Trajectories, row: int) -> Tensor | None:
         key = _answer_key(batch, row)
         return next((b.answers[key] for b in self._blocks.values() if key in b.answers), None)
-
-
-def _keys(batch: Trajectories) -> tuple[list[bytes], list[bytes]]:
-    return (
-        [_prompt_key(batch, g) for g in range(len(batch.prompts))],
-        [_answer_key(batch, row) for row in range(len(batch))],
-    )
 
 
 def _prompt_key(batch: Trajectories, g: int) -> bytes:

@@ -76,12 +76,19 @@ Piece = tuple[int, list[int]]
 """What a row holds: a prompt's number, and the rows of the batch that answer it there."""
 
 
-def pack(batch: Trajectories, pieces: Sequence[Piece] | None = None, *, pad_id: int) -> Layout:
+def pack(
+    batch: Trajectories,
+    pieces: Sequence[Piece] | None = None,
+    *,
+    pad_id: int,
+    length: Sequence[int] | None = None,
+) -> Layout:
     """Lay out the given pieces, one a row; by default each prompt with all of its answers.
 
-    Raises UserError for an answer whose mask has holes.
+    `length` are the answers' lengths where a caller has them. Raises UserError for an answer whose
+    mask has holes.
     """
-    length = lengths(batch)
+    length = lengths(batch) if length is None else length
     chosen = _groups(batch) if pieces is None else pieces
     prompts = [batch.prompts[g].ids for g, _ in chosen]
     num_places = max(
@@ -189,10 +196,10 @@ def micro_layouts(
     for size, piece_of in rows:
         # The first of `pending` is the longest: it sets the row length of the layout.
         if pending and longest * (len(pending) + 1) > max_tokens:
-            yield pack(batch, pending, pad_id=pad_id)
+            yield pack(batch, pending, pad_id=pad_id, length=length)
             pending = []
         if not pending:
             longest = size
         pending.append(piece_of)
     if pending:
-        yield pack(batch, pending, pad_id=pad_id)
+        yield pack(batch, pending, pad_id=pad_id, length=length)

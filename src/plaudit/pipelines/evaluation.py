@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from plaudit.feedback.raters import JUDGED_AT_ONCE
@@ -25,6 +26,7 @@ from plaudit.pipelines.statistics import (
     repetition,
     share_right,
     win_rate,
+    words,
 )
 from plaudit.records.types import Trajectories
 
@@ -88,7 +90,8 @@ def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
     if num_prompts > 1:
         accuracy = pair_accuracy(margin, said, groups)
         interval = [accuracy.low, accuracy.high]
-    reliable = calibration(1 / (1 + np.exp(-margin[decided])), said[decided])
+    chance = torch.from_numpy(margin[decided]).sigmoid().numpy()
+    reliable = calibration(chance, said[decided])
     by_length = share_right(longer, said)
     return {
         "reward_model_accuracy": share_right(margin, said),
@@ -128,11 +131,20 @@ def compare_sides(before: Side, after: Side) -> dict[str, Any]:
     figures["kl_interval"] = [kl.low, kl.high]
     texts = (before.batch.texts, after.batch.texts)
     for n, stem in ((1, "distinct_1"), (2, "distinct")):
-        first, second = matched_distinct_n(*texts, n)
+        first, second = _matched_distinct(*texts, n)
         figures[f"{stem}_before"], figures[f"{stem}_after"] = first, second
     for name, whole in (("before", before), ("after", after)):
         figures |= {f"{k}_{name}": v for k, v in _side_figures(whole).items()}
     return figures
+
+
+def _matched_distinct(
+    before: Sequence[str], after: Sequence[str], n: int
+) -> tuple[float | None, float | None]:
+    """`matched_distinct_n`, or None on both sides where no pair of answers has n words."""
+    if not any(min(len(words(a)), len(words(b))) >= n for a, b in zip(before, after, strict=True)):
+        return None, None
+    return matched_distinct_n(before, after, n)
 
 
 def _side_figures(side: Side) -> dict[str, float]:

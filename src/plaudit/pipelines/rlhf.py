@@ -124,11 +124,12 @@ class _Job:
         learn, judge = given or self._opinions(*answers)
         reward_model, figures = self._reward_model(learn, judge)
         scores = reward_model(answers[0])
-        unit = _Standardised(reward_model, float(scores.mean()), float(scores.std()))
+        unit = _standardised(reward_model, scores)
         before = answers[1]
         self.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
         del answers, learn, judge, given
         self._improve(unit, reference, train)
+        self._save(reward_model)
         after = self._draw("answers_after", held_out)
         sides = [
             Side(
@@ -140,10 +141,10 @@ class _Job:
             )
             for batch in (before, after)
         ]
-        seen = seen_prompts(self.sources["prompts"].rows, config.num_held_out)
+        seen = seen_prompts(self.sources["prompts"].rows, config.num_held_out, self._given_rows())
         summary = {**figures, **compare_sides(*sides), "feedback": self._feedback_figures()}
         summary |= {"held_out_seen": len(seen)}
-        return self._conclude(summary, sides, reward_model)
+        return self._conclude(summary, sides)
 
     # --- what the stages share
 
@@ -247,13 +248,17 @@ class _Job:
         self._check_reward(rows)
         if self.source == "annotators":
             simulated_annotators(1, config.seed)
-        for note in said_of_seen(rows, config.num_held_out):
+        for note in said_of_seen(rows, config.num_held_out, self._given_rows()):
             self.stages.progress.note(note)
         if "feedback" in self.sources:
             alone = config.feedback.store is None
             check_comparisons(self.sources["feedback"].rows, seed=config.seed, alone=alone)
         check_classifier(self.lm)
         _ = self.actor  # all texts were read for their lengths, and layers and ranks are there
+
+    def _given_rows(self) -> list[Rows]:
+        """Files besides the prompts' whose prompts are trained on."""
+        return [source.rows for use, source in self.sources.items() if use != "prompts"]
 
     def check(self) -> Iterator[str]:
         """Says what would be done once it is clear that it can be."""
@@ -475,14 +480,13 @@ class _Job:
         )
         self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
 
-    def _conclude(
-        self, summary: dict[str, Any], sides: Sequence[Side], reward_model: LocalRewardModel
-    ) -> dict[str, Any]:
+    def _save(self, reward_model: LocalRewardModel) -> None:
+        """Write the improved policy, its adapter where there is one, and the reward model."""
         run, lm = self.stages.run, self.lm
         save_language_model(run.path / "model", lm.model, lm.codec)
         if isinstance(self.actor, LoraActor):
             self.actor.save_adapter(run.path / "adapter")
-        top = {f"{k}": v for k, v in reward_model.top.base.state_dict().items()}
+        top: dict[str, Tensor] = reward_model.top.base.state_dict()
         save_classifier(
             run.path / "reward_model",
             lm.model,
@@ -490,6 +494,9 @@ class _Job:
             score_weight=reward_model.head.weight.detach(),
             layers_state=_classifier_layers(top, self.backbone.split),
         )
+
+    def _conclude(self, summary: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:
+        run = self.stages.run
         names = dict.fromkeys(str(row["stage"]) for row in run.read_jsonl("events.jsonl"))
         seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}
         summary = {"seconds": sum(seconds.values()), "stage_seconds": seconds, **summary}
@@ -525,6 +532,19 @@ class _Standardised:
 
     def __call__(self, batch: Trajectories) -> Tensor:
         return (self.model(batch) - self.mean) / self.std
+
+
+def _standardised(model: LocalRewardModel, scores: Tensor) -> _Standardised:
+    """UserError where the scores do not differ by more than rounding: no unit can be made of them."""
+    std = float(scores.std())
+    if not std > 1e-6 * max(1.0, float(scores.abs().max())):
+        raise UserError(
+            "the reward model gives all answers to the training prompts the same score, so PPO "
+            "would have nothing to climb: give prompts that are answered in more than one way, or "
+            "more comparisons",
+            new_run=True,
+        )
+    return _Standardised(model, float(scores.mean()), std)
 
 
 def _classifier_layers(state: Mapping[str, Tensor], split: int) -> dict[str, Tensor]:

@@ -158,7 +158,8 @@ def _seconds_per_drawn(actor: LocalActor, prompts: Sequence[Prompt], sampling: S
     asked = [prompt.ids for prompt in prompts[:4]]
     num = DRAWN_ROWS // len(asked)
     took = []
-    for length in (1, 1, 1 + DRAWN_TOKENS):  # the first draw also makes what later ones reuse
+    most = min(1 + DRAWN_TOKENS, sampling.max_new_tokens)
+    for length in (1, 1, most):  # the first draw also makes what later ones reuse
         begun = time.perf_counter()
         actor.backbone.sampler.generate(
             asked,
@@ -168,7 +169,9 @@ def _seconds_per_drawn(actor: LocalActor, prompts: Sequence[Prompt], sampling: S
         )
         took.append(time.perf_counter() - begun)
     actor.backbone.sampler.release()
-    return max(took[2] - took[1], 0.0) / (DRAWN_TOKENS * num * len(asked))
+    if most == 1:
+        return took[2] / (num * len(asked))
+    return max(took[2] - took[1], 0.0) / ((most - 1) * num * len(asked))
 
 
 def _seconds_per_trained(
@@ -176,7 +179,9 @@ def _seconds_per_trained(
 ) -> float:
     """Seconds per token of a training pass of the policy on prompts as if they were answers."""
     chosen = (list(prompts) * TRAINED_ROWS)[:TRAINED_ROWS]
-    data = demonstrations([(p, p.ids) for p in chosen], pad_id=backbone.lm.codec.pad_id)
+    codec = backbone.lm.codec
+    given = [(p, p.ids[: codec.context - len(p.ids)]) for p in chosen]
+    data = demonstrations(given, pad_id=codec.pad_id)
     backbone.remember("check", data)
 
     def loss(index: list[int], logp: Tensor, entropy: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ def _seconds_per_trained(
         begun = time.perf_counter()
         actor.update(data, loss, lr=0.0)
         took.append(time.perf_counter() - begun)
-    return min(took) / (2 * sum(len(p.ids) for p in chosen))
+    return min(took) / sum(len(p.ids) + len(ids) for p, ids in given)
 
 
 def said(seconds: float) -> str:

@@ -59,11 +59,12 @@ def check_keys(config: RLHFConfig, source: str) -> None:
     if source == "file" and config.feedback.file is None:
         raise UserError("feedback.source is file, but feedback.file names none")
     drawn, feedback, ppo = config.sampling, config.feedback, config.ppo
-    if source != "file" and (drawn.temperature == 0 or drawn.top_k == 1):
+    if drawn.temperature == 0 or drawn.top_k == 1:
         key = "top_k=1" if drawn.temperature else "temperature=0"
         raise UserError(
             f"with sampling.{key} all answers to a prompt are equal, so there would be "
-            "nothing to compare: draw from more than the most likely token"
+            "nothing to compare, and nothing for PPO to prefer: draw from more than the most likely "
+            "token"
         )
     if source == "annotators" and feedback.votes_per_pair > feedback.num_annotators:
         raise UserError(
@@ -173,23 +174,35 @@ def longest_compared(rows: Rows, codec: TextCodec) -> int:
     return longest
 
 
-def seen_prompts(rows: Rows, num_held_out: int) -> list[int]:
-    """Held-out rows whose prompt is trained on too. It is no error: questions with several
-    references stand in several rows, of which the last may be held out."""
+def seen_prompts(rows: Rows, num_held_out: int, given: Sequence[Rows] = ()) -> list[int]:
+    """Held-out rows whose prompt is trained on too, in other rows or in other files (`given`).
+
+    It is no error: questions with several references stand in several rows, of which the last may
+    be held out.
+    """
     trained = {_asked(row) for row in rows[:-num_held_out]}
+    trained |= {_asked(row) for other in given for row in other}
     held = range(len(rows) - num_held_out, len(rows))
     return [i for i in held if _asked(rows[i]) in trained]
 
 
-def said_of_seen(rows: Rows, num_held_out: int) -> list[str]:
+def said_of_seen(rows: Rows, num_held_out: int, given: Sequence[Rows] = ()) -> list[str]:
     """What to know where held-out prompts are trained on too."""
-    seen = seen_prompts(rows, num_held_out)
+    seen = seen_prompts(rows, num_held_out, given)
     if not seen:
         return []
-    first = next(j for j, row in enumerate(rows) if _asked(row) == _asked(rows[seen[0]]))
+    wanted = _asked(rows[seen[0]])
+    places = [
+        f"{rows.unit} {rows.numbers[j]}"
+        for j, row in enumerate(rows[:-num_held_out])
+        if _asked(row) == wanted
+    ]
+    places += [
+        other.where(j) for other in given for j, row in enumerate(other) if _asked(row) == wanted
+    ]
     return [
         f"Note: {len(seen)} of the {num_held_out} held-out prompts are trained on too: "
-        f"{rows.where(seen[0])}, asks what {rows.unit} {rows.numbers[first]} asks"
+        f"{rows.where(seen[0])}, asks what {places[0]} asks"
         f"{_also(rows, seen)}, so the report does not tell how new prompts are answered there"
     ]
 

@@ -92,8 +92,11 @@ def imported_files(path: Path) -> list[Path]:
             continue
         found.add(file)
         with contextlib.suppress(SyntaxError, ValueError):
-            for name in _imported_names(ast.parse(file.read_bytes())):
-                base = path.parent.joinpath(*name.split("."))
+            for level, name in _imported_names(ast.parse(file.read_bytes())):
+                base = path.parent if not level else file.parents[min(level, len(file.parents)) - 1]
+                for part in filter(None, name.split(".")):  # a package is read before its parts
+                    waiting.append(base / "__init__.py")
+                    base = base / part
                 waiting += [base.with_suffix(".py"), base / "__init__.py"]
     return sorted(found)
 
@@ -113,6 +116,7 @@ def check_sources(
             "still those that it began with"
         )
     said = read_json(path) if path.exists() else {"sources": {}, "mendable": []}
+    mended: set[str] = set()
     for use, new in sources.items():
         old = Fingerprint.from_json(said["sources"][use]) if use in said["sources"] else new
         if old.same(new):
@@ -120,9 +124,12 @@ def check_sources(
         if use not in said["mendable"]:
             raise UserError(f"{_difference(old, new)}: put back what was there, or start a new run")
         note(f"Note: {_difference(old, new)}; what was done before stays as it was")
+        mended.add(use)
+    # What failed may be mended until it has been, however often the run is stopped before.
+    left = [use for use in said["mendable"] if use not in mended]
     now = {use: source.as_json() for use, source in sources.items()}
-    if said != {"sources": now, "mendable": []}:
-        run.write_json(FILE, {"sources": now, "mendable": []})
+    if said != {"sources": now, "mendable": left}:
+        run.write_json(FILE, {"sources": now, "mendable": left})
 
 
 @contextlib.contextmanager
@@ -184,10 +191,12 @@ def _file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _imported_names(tree: ast.Module) -> Iterator[str]:
+def _imported_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(dots in front, dotted name) of whatever may be a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parts = [node.module or "", *(alias.name for alias in node.names)]
-            yield from filter(None, [parts[0], *(f"{parts[0]}.{p}".strip(".") for p in parts[1:])])
+            module = node.module or ""
+            for name in ("", *(alias.name for alias in node.names)):
+                yield node.level, f"{module}.{name}".strip(".")

@@ -37,8 +37,10 @@ class Apart:
             yield
         finally:
             after = _read()
-            self._own = {k: v for k, v in after.items() if v != before[k] and k not in _JOBS_OWN}
-            _write({k: v for k, v in before.items() if v != after[k]})
+            self._own = {
+                k: v for k, v in after.items() if v != before.get(k) and k not in _JOBS_OWN
+            }
+            _write({k: v for k, v in before.items() if v != after.get(k)})
             if timer == (0.0, 0.0) != _timer():  # an alarm that nobody would wait for any more
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
 
