@@ -11,7 +11,7 @@ import torch
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import ROLLOUT, LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
-from plaudit.models.backbone import trunk_of
+from plaudit.models.backbone import gather_places, trunk_of
 from plaudit.models.layout import micro_layouts, pack
 from plaudit.models.load import LanguageModel, load_language_model
 from plaudit.ops import aggregate
@@ -257,3 +257,23 @@ def test_a_layout_holds_every_token_once(lm) -> None:
     flat = layout.token.flatten()
     assert torch.equal(flat[layout.own[layout.mask]], layout.answer[layout.mask])
     assert layout.own[layout.mask].unique().numel() == int(batch.mask.sum())
+
+
+def test_gradients_of_a_shared_place_are_added_in_one_order() -> None:
+    """Two threads, a thousand answers at each of a few places: the same bits every time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        hidden = torch.randn(2, 4, 64, generator=generator, requires_grad=True)
+        index = torch.randint(8, (8000,), generator=generator)
+        weight = torch.randn(8000, 64, generator=generator)
+        grads = {
+            torch.autograd.grad((gather_places(hidden, index) * weight).sum(), hidden)[0]
+            .numpy()
+            .tobytes()
+            for _ in range(20)
+        }
+    finally:
+        torch.set_num_threads(threads)
+    assert len(grads) == 1

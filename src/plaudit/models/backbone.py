@@ -142,8 +142,14 @@ def copy_top(top: Decoder) -> Decoder:
 
 
 def gather_places(hidden: Tensor, index: Tensor) -> Tensor:
-    """hidden [R, L, H] at flat places `index` [...]: [..., H]."""
-    return hidden.reshape(-1, hidden.shape[-1])[index]
+    """hidden [R, L, H] at flat places `index` [...]: [..., H].
+
+    Answers to one prompt share the place that predicts their first token. By index_select its
+    gradients are added in the order of `index`; those of advanced indexing by whichever thread
+    comes first, so that a run with two threads could not be repeated bit for bit.
+    """
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    return flat.index_select(0, index.flatten()).view(*index.shape, flat.shape[1])
 
 
 class ScalarHead(nn.Module):
