@@ -71,7 +71,7 @@ from plaudit.pipelines.rlhf_refusals import (
 )
 from plaudit.pipelines.sources import Source, examples_of, prompts_of, read_sources, require_kept
 from plaudit.pipelines.stages import Stages
-from plaudit.pipelines.threads import free_threads
+from plaudit.pipelines.threads import free_threads, spare_threads
 from plaudit.records.errors import UserError
 from plaudit.records.fingerprints import check_sources, mendable
 from plaudit.records.interrupt import Interrupt, Interrupted
@@ -99,7 +99,8 @@ def check_rlhf(config: RLHFConfig, place: Path) -> Iterator[str]:
     """Refuse what the job would refuse, and say what it would do; nothing is left behind."""
     heard = Heard()
     job = _Job(config, Stages(RunFolder(place), heard, Interrupt(heard.note)))
-    lines = [*job.check()]
+    with spare_threads():
+        lines = [*job.check()]
     yield from (*heard.notes, *lines)
 
 
@@ -253,8 +254,8 @@ class _Job:
         if "feedback" in self.sources:
             alone = config.feedback.store is None
             check_comparisons(self.sources["feedback"].rows, seed=config.seed, alone=alone)
+        _ = self.actor  # all texts are read for their lengths, and layers and ranks are there
         check_classifier(self.lm)
-        _ = self.actor  # all texts were read for their lengths, and layers and ranks are there
 
     def _given_rows(self) -> list[Rows]:
         """Files besides the prompts' whose prompts are trained on."""

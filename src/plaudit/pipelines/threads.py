@@ -68,6 +68,23 @@ def free_threads(run: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def spare_threads() -> Iterator[None]:
+    """While entered, torch takes as many threads as cores are free, for work that keeps nothing."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    asked = bool(os.environ.get("OMP_NUM_THREADS"))
+    threads = before if asked else threads_left(before, os.cpu_count() or 1, busy_cores())
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def threads_left(wanted: int, cores: int, busy: float) -> int:
     """Of the threads wanted as many as there are free cores; at least one."""
     return max(1, min(wanted, round(cores - busy)))
