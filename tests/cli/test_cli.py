@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import plaudit as package
-from plaudit.cli.main import VERBS, main
+from plaudit.cli.main import VERBS
 from plaudit.cli.registry import find_job
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
@@ -31,21 +31,6 @@ def recipe(tmp_path, monkeypatch):
         f"pipeline: {json.dumps(f'{JOB}:run')}\nnum_steps: 5\npace: {{length_m: 2e-1}}\n"
     )
     return "walk.yaml"
-
-
-@pytest.fixture
-def plaudit(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = leaving.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def rows(path, name="metrics.jsonl"):

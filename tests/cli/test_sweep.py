@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from plaudit.cli.main import main
 from plaudit.cli.sweep import seeds_of
 from plaudit.records.errors import UserError
 from plaudit.records.recipes import load_recipe
@@ -86,21 +85,6 @@ def work(tmp_path, monkeypatch):
     Path("climb.yaml").write_text('pipeline: "climb.py:run"\n')
     Path("fixed.yaml").write_text('pipeline: "climb.py:fixed"\n')
     return tmp_path
-
-
-@pytest.fixture
-def plaudit(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = leaving.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def outcome(name="climb-sweep"):

@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field
 
 from plaudit.cli.flags import flags_of, help_page, read_flags
-from plaudit.cli.main import VERBS, main
+from plaudit.cli.main import VERBS
 from plaudit.records.config import Config, resolve
 from plaudit.records.errors import UserError
 from plaudit.records.recipes import Recipe
@@ -29,21 +29,6 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("walk.yaml").write_text(f"pipeline: {json.dumps(f'{JOB}:run')}\nnum_steps: 3\n")
     return tmp_path
-
-
-@pytest.fixture
-def plaudit(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = leaving.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 # --- refusals
