@@ -33,7 +33,6 @@ def free_threads(run: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     OMP_NUM_THREADS wins over both; on an idle machine torch's own number stays.
     """
     import torch
-    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     system = read_json(run.path / "system.json")
@@ -60,29 +59,20 @@ def free_threads(run: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     if threads == before:
         yield
         return
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _threads(threads):
+        yield
 
 
 @contextmanager
 def spare_threads() -> Iterator[None]:
     """While entered, torch takes as many threads as cores are free, for work that keeps nothing."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     asked = bool(os.environ.get("OMP_NUM_THREADS"))
     threads = before if asked else threads_left(before, os.cpu_count() or 1, busy_cores())
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(threads, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _threads(threads):
+        yield
 
 
 def threads_left(wanted: int, cores: int, busy: float) -> int:
@@ -120,13 +110,20 @@ def one_thread() -> Iterator[None]:
 
     It also makes results independent of the number of cores: two threads sum in another order.
     """
+    with _threads(1):
+        yield
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """While entered, torch and NumPy's matrix products use this many threads."""
     import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(number, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
