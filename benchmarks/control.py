@@ -207,9 +207,9 @@ def parts() -> list[tuple[str, Any, str]]:
 
     from plaudit.envs.replay import Replay
     from plaudit.envs.sync import Sync
-    from plaudit.models.mlp import MLP
-    from plaudit.models.optim import FlatAdam, FlatRMSprop
-    from plaudit.models.policies import Policy
+    from plaudit.nets.mlp import MLP
+    from plaudit.nets.optim import FlatAdam, FlatRMSprop
+    from plaudit.nets.policies import Policy
 
     return [
         ("environment", Sync, "step"),

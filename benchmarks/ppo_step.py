@@ -39,8 +39,8 @@ from machine import description
 from plaudit.engine.local import LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.ppo import PPOConfig, ppo
-from plaudit.models.load import LanguageModel, load_language_model
-from plaudit.models.sampler import Sampler
+from plaudit.models.formats.load import LanguageModel, load_language_model
+from plaudit.models.sampling.sampler import Sampler
 from plaudit.ops import aggregate
 from plaudit.records.events import Event, Step
 from plaudit.records.files import write_text

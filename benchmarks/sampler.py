@@ -24,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from machine import best_seconds, description, read_rate
-from plaudit.models.sampler import Sampled, Sampler
+from plaudit.models.sampling.sampler import Sampled, Sampler
 from plaudit.records.files import write_text
 from plaudit.records.sampling import Sampling
 

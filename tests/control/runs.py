@@ -15,7 +15,7 @@ from plaudit.control.loop import Loop, part_of
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
 from plaudit.envs.worlds import Saved
-from plaudit.models.control_nets import Net, load_arrays, network
+from plaudit.nets.control_nets import Net, load_arrays, network
 from plaudit.records.events import Checkpoint, Event, Step
 
 WORLDS = str(Path(__file__).with_name("closed_worlds.py")) + ":"

@@ -30,9 +30,9 @@ from plaudit.control.a2c import A2CConfig, a2c
 from plaudit.control.actor_critic import advantages, by_autograd, by_logits, objective
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
-from plaudit.models.actions import Categorical
-from plaudit.models.control_nets import network
-from plaudit.models.policies import actor
+from plaudit.nets.actions import Categorical
+from plaudit.nets.control_nets import network
+from plaudit.nets.policies import actor
 from plaudit.ops import gae, score_function_loss
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

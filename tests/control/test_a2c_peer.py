@@ -9,9 +9,9 @@ import torch
 from plaudit.control.actor_critic import objective
 from plaudit.control.on_policy import descend
 from plaudit.envs.rollout import Experience
-from plaudit.models.control_nets import network
-from plaudit.models.optim import FlatRMSprop
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.optim import FlatRMSprop
+from plaudit.nets.policies import actor
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 sb3 = pytest.importorskip("stable_baselines3")

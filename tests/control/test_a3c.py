@@ -19,7 +19,7 @@ from plaudit.control.agent import Agent
 from plaudit.control.loop import part_of
 from plaudit.control.shared_weights import Shared
 from plaudit.envs.worlds import Episode
-from plaudit.models.optim import FlatRMSprop
+from plaudit.nets.optim import FlatRMSprop
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Step
 

@@ -18,7 +18,7 @@ from plaudit.envs.make import make_env
 from plaudit.envs.normalise import Statistics
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import action_codec, obs_codec
-from plaudit.models.policies import actor
+from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint
 

@@ -27,7 +27,7 @@ from plaudit.control.q_values import (
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Saved
-from plaudit.models.policies import Policy, greedy
+from plaudit.nets.policies import Policy, greedy
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec

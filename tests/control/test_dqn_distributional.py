@@ -22,8 +22,8 @@ from plaudit.control.dqn_distributional import (
 )
 from plaudit.control.loop import part_of
 from plaudit.envs.replay import Batch
-from plaudit.models.control_nets import load_arrays
-from plaudit.models.policies import greedy
+from plaudit.nets.control_nets import load_arrays
+from plaudit.nets.policies import greedy
 from plaudit.records.events import Checkpoint
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
 

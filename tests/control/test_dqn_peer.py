@@ -9,8 +9,8 @@ import torch
 from plaudit.control.dqn import improve
 from plaudit.control.q_values import q_target
 from plaudit.envs.replay import Batch
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import greedy
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import greedy
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 sb3 = pytest.importorskip("stable_baselines3")

@@ -26,8 +26,8 @@ from plaudit.control.q_values import (
 )
 from plaudit.control.sac_discrete import LOG_NONE, Learner, SACDiscreteConfig, log_softmax
 from plaudit.envs.replay import Batch
-from plaudit.models.fused_losses import ppo_terms
-from plaudit.models.policies import actor, greedy
+from plaudit.nets.fused_losses import ppo_terms
+from plaudit.nets.policies import actor, greedy
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
 
 WORLDS = str(Path(__file__).with_name("masked_worlds.py")) + ":"

@@ -14,8 +14,8 @@ from plaudit.control.dqn import DQNConfig
 from plaudit.control.q_learning import new_replay
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
-from plaudit.models.control_nets import network
-from plaudit.models.mlp_look_up import LookUpMLP
+from plaudit.nets.control_nets import network
+from plaudit.nets.mlp_look_up import LookUpMLP
 from plaudit.records.errors import UserError
 
 

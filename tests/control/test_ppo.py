@@ -26,9 +26,9 @@ from plaudit.control.ppo import PPOConfig, objective, ppo
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Saved
-from plaudit.models.control_nets import Net, load_arrays, network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import Net, load_arrays, network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import actor
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

@@ -19,8 +19,8 @@ from plaudit.control.ppo_kl import (
     parts,
     ppo_kl,
 )
-from plaudit.models.control_nets import network
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

@@ -9,9 +9,9 @@ import torch
 from plaudit.control.on_policy import credited, descend
 from plaudit.control.ppo import PPOConfig, objective
 from plaudit.envs.rollout import Experience
-from plaudit.models.control_nets import network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import actor
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 sb3 = pytest.importorskip("stable_baselines3")

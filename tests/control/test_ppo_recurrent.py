@@ -22,7 +22,7 @@ from plaudit.control.ppo_recurrent import (
 )
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.models.recurrent_policies import (
+from plaudit.nets.recurrent_policies import (
     recurrent_actor,
     recurrent_net,
     recurrent_policy_from_facts,

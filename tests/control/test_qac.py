@@ -22,8 +22,8 @@ from control.runs import (
     trained,
 )
 from plaudit.control.qac import Moves, QACConfig, objectives, qac
-from plaudit.models.control_nets import network
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

@@ -29,9 +29,9 @@ from plaudit.control.reinforce import (
 )
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
-from plaudit.models.control_nets import network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import actor
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 WORLD = Branch()

@@ -23,8 +23,8 @@ from plaudit.control.twin_critics import first_q, joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.worlds import Saved, Transition
-from plaudit.models.actions import SquashedGaussian
-from plaudit.models.control_nets import network
+from plaudit.nets.actions import SquashedGaussian
+from plaudit.nets.control_nets import network
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece

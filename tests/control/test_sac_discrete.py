@@ -22,7 +22,7 @@ from plaudit.control.sac_discrete import (
     soft_value,
 )
 from plaudit.envs.worlds import Saved
-from plaudit.models.control_nets import load_arrays
+from plaudit.nets.control_nets import load_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event
 from plaudit.records.spaces import ActionSpec, ObsSpec

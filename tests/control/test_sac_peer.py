@@ -9,7 +9,7 @@ from torch import nn
 
 from plaudit.control.sac import Learner, SACConfig
 from plaudit.envs.replay import Batch
-from plaudit.models.control_nets import Net
+from plaudit.nets.control_nets import Net
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 sb3 = pytest.importorskip("stable_baselines3")

@@ -15,8 +15,8 @@ from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.settings import WorldSettings
 from plaudit.lm.steps import credit, token_steps
-from plaudit.models.control_nets import network
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.policies import actor
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 

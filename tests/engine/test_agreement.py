@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, MistralConfig
 
 from plaudit.engine.agreement import gap, probe_batch
-from plaudit.models.load import load_language_model
+from plaudit.models.formats.load import load_language_model
 from tiny_models import tiny_llama
 
 

@@ -9,7 +9,7 @@ from plaudit.engine.local import ROLLOUT, LocalActor, LocalCritic, LocalReferenc
 from plaudit.engine.lora import LoraActor
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.ppo import PPOConfig, ppo
-from plaudit.models.load import load_language_model
+from plaudit.models.formats.load import load_language_model
 from plaudit.ops import aggregate
 from plaudit.records.sampling import Sampling
 from tiny_models import tiny_llama

@@ -11,7 +11,7 @@ import torch
 from plaudit.engine.local import LocalActor
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.sft import SFTConfig, demonstrations, held_out_loss, sft
-from plaudit.models.load import LanguageModel, load_language_model
+from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.records.errors import UserError
 from plaudit.records.events import Step
 from plaudit.records.sampling import Sampling

@@ -12,8 +12,8 @@ from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import ROLLOUT, LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.models.backbone import gather_places, trunk_of
+from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.models.layout import micro_layouts, pack
-from plaudit.models.load import LanguageModel, load_language_model
 from plaudit.ops import aggregate
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling

@@ -12,8 +12,8 @@ from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalReference
 from plaudit.engine.lora import LoraActor
 from plaudit.engine.shared import SharedBackbone
-from plaudit.models.load import LanguageModel, load_language_model
-from plaudit.models.save import save_language_model
+from plaudit.models.formats.load import LanguageModel, load_language_model
+from plaudit.models.formats.save import save_language_model
 from plaudit.ops import aggregate
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling

@@ -11,7 +11,7 @@ import torch
 from plaudit.engine.local import ROLLOUT, LocalActor, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.sft import demonstrations
-from plaudit.models.load import LanguageModel, load_language_model
+from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.records.sampling import Sampling
 from tiny_models import tiny_llama
 

@@ -16,7 +16,7 @@ from plaudit.envs.make import make_worlds
 from plaudit.envs.native import Native
 from plaudit.envs.rollout import collect
 from plaudit.envs.settings import WorldSettings
-from plaudit.models.action_values import any_action
+from plaudit.nets.action_values import any_action
 from plaudit.records.errors import UserError
 
 FILE = str(Path(__file__).with_name("masked_envs.py"))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.envs.spaces import Unfit, action_codec, obs_codec
-from plaudit.models.one_hot import Features
+from plaudit.nets.one_hot import Features
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec
 

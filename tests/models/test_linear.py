@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from plaudit.models.formats.load import load_language_model
 from plaudit.models.linear import fast_linear
-from plaudit.models.load import load_language_model
 from plaudit.ops.products import onednn_is_faster
 from tiny_models import tiny_llama
 

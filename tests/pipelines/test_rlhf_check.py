@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plaudit.models.load import load_language_model
+from plaudit.models.formats.load import load_language_model
 from plaudit.models.text import TextCodec
 from plaudit.pipelines.report_contents import notices
 from plaudit.pipelines.rlhf_check import said as said_time

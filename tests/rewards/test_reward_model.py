@@ -12,7 +12,7 @@ import torch
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
-from plaudit.models.load import load_language_model
+from plaudit.models.formats.load import load_language_model
 from plaudit.models.probe_start import can_start_from_probe
 from plaudit.ops import bradley_terry_soft
 from plaudit.records.events import Evaluation, Step

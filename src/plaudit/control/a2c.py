@@ -26,9 +26,9 @@ from plaudit.control.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.control_nets import network
-from plaudit.models.optim import FlatRMSprop
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.optim import FlatRMSprop
+from plaudit.nets.policies import actor
 from plaudit.records.events import Event
 
 

@@ -42,9 +42,9 @@ from plaudit.control.shared_weights import Shared
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Episode, Saved
-from plaudit.models.control_nets import network
-from plaudit.models.optim import clip_grad_norm_
-from plaudit.models.policies import actor
+from plaudit.nets.control_nets import network
+from plaudit.nets.optim import clip_grad_norm_
+from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event
 

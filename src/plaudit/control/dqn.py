@@ -32,9 +32,9 @@ from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
 from plaudit.envs.worlds import Saved
-from plaudit.models.actions import Greedy
-from plaudit.models.optim import FlatAdam, clip_grad_norm_
-from plaudit.models.policies import Policy, greedy
+from plaudit.nets.actions import Greedy
+from plaudit.nets.optim import FlatAdam, clip_grad_norm_
+from plaudit.nets.policies import Policy, greedy
 from plaudit.records.events import Event
 
 

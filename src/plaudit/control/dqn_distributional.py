@@ -33,9 +33,9 @@ from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
 from plaudit.envs.worlds import Saved
-from plaudit.models.control_nets import Net, network
-from plaudit.models.optim import FlatAdam, clip_grad_norm_
-from plaudit.models.policies import Policy, greedy
+from plaudit.nets.control_nets import Net, network
+from plaudit.nets.optim import FlatAdam, clip_grad_norm_
+from plaudit.nets.policies import Policy, greedy
 from plaudit.records.events import Event
 
 

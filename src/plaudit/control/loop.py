@@ -18,7 +18,7 @@ from torch import nn
 from plaudit.control.evaluation import Act, Evaluator
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Saved
-from plaudit.models.control_nets import arrays, load_arrays
+from plaudit.nets.control_nets import arrays, load_arrays
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 
 NUM_LOGS, NUM_EVALUATIONS, NUM_SAVES = 200, 10, 20

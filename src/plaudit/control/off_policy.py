@@ -16,8 +16,8 @@ from pydantic import Field
 from plaudit.control.loop import Keeper, Loop, Watch
 from plaudit.envs.replay import Replay
 from plaudit.envs.worlds import Saved, Worlds
-from plaudit.models.mlp_kernels import F32
-from plaudit.models.optim import FlatAdam
+from plaudit.nets.mlp_kernels import F32
+from plaudit.nets.optim import FlatAdam
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from plaudit.envs.rollout import Experience
-from plaudit.models.loss_kernels import standardised
-from plaudit.models.optim import FlatAdam, FlatRMSprop, clip_grad_norm_
+from plaudit.nets.loss_kernels import standardised
+from plaudit.nets.optim import FlatAdam, FlatRMSprop, clip_grad_norm_
 from plaudit.ops.advantages import gae
 from plaudit.records.types import Steps
 
 if TYPE_CHECKING:
-    from plaudit.models.control_nets import Net
-    from plaudit.models.policies import ActorPolicy
+    from plaudit.nets.control_nets import Net
+    from plaudit.nets.policies import ActorPolicy
 
 Schedule = Literal["constant", "linear"]
 

@@ -32,11 +32,11 @@ from plaudit.control.on_policy import (
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.actions import Gaussian
-from plaudit.models.control_nets import Net, network
-from plaudit.models.fused_losses import ppo_terms, value_terms
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import ActorPolicy, actor
+from plaudit.nets.actions import Gaussian
+from plaudit.nets.control_nets import Net, network
+from plaudit.nets.fused_losses import ppo_terms, value_terms
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.records.events import Event
 
 

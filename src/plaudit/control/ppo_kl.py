@@ -38,9 +38,9 @@ from plaudit.control.on_policy import (
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.control_nets import Net, network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import ActorPolicy, actor
+from plaudit.nets.control_nets import Net, network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.ops.policy import kl_penalised_surrogate
 from plaudit.records.events import Event
 

@@ -32,8 +32,8 @@ from plaudit.control.on_policy import ADV_EPS, Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.worlds import Array, Saved, Transition, Worlds
-from plaudit.models.optim import FlatAdam
-from plaudit.models.recurrent_policies import (
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.recurrent_policies import (
     Memory,
     RecurrentNet,
     RecurrentPolicy,

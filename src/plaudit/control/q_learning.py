@@ -16,8 +16,8 @@ from plaudit.control.off_policy import OffPolicy
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.replay_prioritised import PrioritisedReplay
 from plaudit.envs.worlds import Saved, Worlds
-from plaudit.models.control_nets import arrays, load_arrays
-from plaudit.models.mlp import polyak_
+from plaudit.nets.control_nets import arrays, load_arrays
+from plaudit.nets.mlp import polyak_
 
 M = TypeVar("M", bound=nn.Module)
 

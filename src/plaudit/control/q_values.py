@@ -14,9 +14,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.envs.replay import Batch
-from plaudit.models.action_values import any_action
-from plaudit.models.actions import DuelingGreedy, Greedy
-from plaudit.models.policies import Policy
+from plaudit.nets.action_values import any_action
+from plaudit.nets.actions import DuelingGreedy, Greedy
+from plaudit.nets.policies import Policy
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]

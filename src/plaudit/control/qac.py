@@ -34,9 +34,9 @@ from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
 from plaudit.control.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.control_nets import Net, network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import ActorPolicy, actor
+from plaudit.nets.control_nets import Net, network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec

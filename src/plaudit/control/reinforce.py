@@ -29,9 +29,9 @@ from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
 from plaudit.envs.worlds import Array, Saved, Transition, Worlds
-from plaudit.models.control_nets import Net, network
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import ActorPolicy, actor
+from plaudit.nets.control_nets import Net, network
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.ops.masks import aggregate
 from plaudit.ops.policy import score_function_loss
 from plaudit.ops.returns import discounted_return

@@ -37,11 +37,11 @@ from plaudit.control.twin_critics import joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.actions import LOG_STD_HIGH, LOG_STD_LOW
-from plaudit.models.control_nets import network
-from plaudit.models.mlp import polyak_
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import squashed_gaussian
+from plaudit.nets.actions import LOG_STD_HIGH, LOG_STD_LOW
+from plaudit.nets.control_nets import network
+from plaudit.nets.mlp import polyak_
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import squashed_gaussian
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

@@ -32,12 +32,12 @@ from plaudit.control.temperature import Temperature
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.action_values import any_action
-from plaudit.models.actions import Categorical
-from plaudit.models.control_nets import network
-from plaudit.models.mlp import polyak_
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import Policy
+from plaudit.nets.action_values import any_action
+from plaudit.nets.actions import Categorical
+from plaudit.nets.control_nets import network
+from plaudit.nets.mlp import polyak_
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import Policy
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

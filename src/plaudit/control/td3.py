@@ -28,10 +28,10 @@ from plaudit.control.twin_critics import first_q, joined
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved
-from plaudit.models.control_nets import network
-from plaudit.models.mlp import polyak_
-from plaudit.models.optim import FlatAdam
-from plaudit.models.policies import deterministic
+from plaudit.nets.control_nets import network
+from plaudit.nets.mlp import polyak_
+from plaudit.nets.optim import FlatAdam
+from plaudit.nets.policies import deterministic
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from plaudit.envs.worlds import Saved
-from plaudit.models.optim import FlatAdam
+from plaudit.nets.optim import FlatAdam
 
 
 class Temperature:

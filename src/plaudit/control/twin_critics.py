@@ -14,9 +14,9 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from plaudit.models.control_nets import Net
-from plaudit.models.mlp import frozen, layers
-from plaudit.models.mlp_kernels import bias_relu
+from plaudit.nets.control_nets import Net
+from plaudit.nets.mlp import frozen, layers
+from plaudit.nets.mlp_kernels import bias_relu
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]

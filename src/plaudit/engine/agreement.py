@@ -17,7 +17,7 @@ from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
-    from plaudit.models.load import LanguageModel
+    from plaudit.models.formats.load import LanguageModel
 
 TOLERANCE = 1e-4
 """Nats a token, or that share of the log-probability where that is more than a nat."""

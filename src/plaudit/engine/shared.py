@@ -27,15 +27,15 @@ from plaudit.models.backbone import (
     trunk_of,
 )
 from plaudit.models.heads import LMHead
-from plaudit.models.hosted import HostedDecoder
 from plaudit.models.layout import Layout, micro_layouts
-from plaudit.models.sampler import Sampler
+from plaudit.models.sampling.hosted import HostedDecoder
+from plaudit.models.sampling.sampler import Sampler
 from plaudit.ops.masks import wide
 from plaudit.records.errors import UserError
 from plaudit.records.types import Trajectories
 
 if TYPE_CHECKING:
-    from plaudit.models.load import LanguageModel
+    from plaudit.models.formats.load import LanguageModel
 
 MAX_TOKENS = 896
 """Places in a micro-batch: about 0.3 GB of activations for six layers of a 135M model."""

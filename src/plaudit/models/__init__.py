@@ -1,1 +1,1 @@
-"""What acts and judges: language models, their texts, heads and sampler."""
+"""Language models: their texts, parts, heads and adapters; `sampling` draws, `formats` loads and saves."""

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.models.backbone import Decoder
-from plaudit.models.save import new_folder
+from plaudit.models.formats.save import new_folder
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
-    from plaudit.models.load import LanguageModel
+    from plaudit.models.formats.load import LanguageModel
 
 ALPHA_PER_RANK = 2.0
 """α/r, as in the examples of peft (rank 16, α 32): the scale does not change with the rank."""

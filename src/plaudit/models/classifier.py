@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plaudit.models.save import new_folder, save_tokenizer, write_model
+from plaudit.models.formats.save import new_folder, save_tokenizer, write_model
 from plaudit.models.text import TextCodec, pad_right
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
-    from plaudit.models.load import LanguageModel
+    from plaudit.models.formats.load import LanguageModel
 
 SCORE_FILE = "score.safetensors"
 """Beside a decoder without a classifier class: the head's `weight` [1, H]."""

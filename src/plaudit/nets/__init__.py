@@ -1,0 +1,1 @@
+"""The small nets of control: layers, recurrences, action heads, policies, kernels and optimisers."""
