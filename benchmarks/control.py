@@ -32,9 +32,9 @@ from typing import Any
 from control_curves import Points, binned, curve_of_events, curve_of_monitors, draw
 from control_tasks import TASKS, Task, environment_seconds
 from machine import description
-from plaudit.control.agent import Agent
-from plaudit.control.evaluation import EVALUATION_SEED, play
-from plaudit.control.loop import part_of
+from plaudit.agents.agent import Agent
+from plaudit.agents.evaluation import EVALUATION_SEED, play
+from plaudit.agents.loop import part_of
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
 from plaudit.pipelines.control import algorithm

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from control.closed_worlds import TableWorld
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Loop, part_of
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Loop, part_of
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
 from plaudit.envs.worlds import Saved

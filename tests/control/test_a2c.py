@@ -26,8 +26,8 @@ from control.runs import (
     probabilities,
     trained,
 )
+from plaudit.agents.actor_critic import advantages, by_autograd, by_logits, objective
 from plaudit.control.a2c import A2CConfig, a2c
-from plaudit.control.actor_critic import advantages, by_autograd, by_logits, objective
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.nets.actions import Categorical

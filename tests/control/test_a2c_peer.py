@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.control.actor_critic import objective
-from plaudit.control.on_policy import descend
+from plaudit.agents.actor_critic import objective
+from plaudit.agents.on_policy import descend
 from plaudit.envs.rollout import Experience
 from plaudit.nets.control_nets import network
 from plaudit.nets.optim import FlatRMSprop

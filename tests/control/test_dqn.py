@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from control.closed_worlds import BANDIT_REWARD, STAY_VALUE, corridor_value
-from plaudit.control.agent import Agent
-from plaudit.control.dqn import DQNConfig, dqn
-from plaudit.control.loop import part_of
-from plaudit.control.q_learning import Slow, drawn, epsilon, new_replay
-from plaudit.control.q_values import (
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import part_of
+from plaudit.agents.q_learning import Slow, drawn, epsilon, new_replay
+from plaudit.agents.q_values import (
     HEADS,
     double_q_target,
     epsilon_greedy,
@@ -24,6 +23,7 @@ from plaudit.control.q_values import (
     q_values,
     traced_q_values,
 )
+from plaudit.control.dqn import DQNConfig, dqn
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Saved

@@ -11,7 +11,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from plaudit.control.agent import Agent
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import part_of
 from plaudit.control.dqn_distributional import (
     DistributionalDQNConfig,
     dqn_distributional,
@@ -20,7 +21,6 @@ from plaudit.control.dqn_distributional import (
     quantile_net,
     quantile_target,
 )
-from plaudit.control.loop import part_of
 from plaudit.envs.replay import Batch
 from plaudit.nets.control_nets import load_arrays
 from plaudit.nets.policies import greedy

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from plaudit.agents.q_values import q_target
 from plaudit.control.dqn import improve
-from plaudit.control.q_values import q_target
 from plaudit.envs.replay import Batch
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import greedy

@@ -13,7 +13,7 @@ import pytest
 import plaudit
 from control.runs import assert_goes_on
 from envs.masked_envs import ALLOWED
-from plaudit.control.agent import Agent
+from plaudit.agents.agent import Agent
 from plaudit.control.dqn import DQNConfig, dqn
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.pipelines.control_evaluation import judge

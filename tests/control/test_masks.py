@@ -12,11 +12,8 @@ import torch
 
 from control.masked_worlds import Maze, Mirage, optimal_values
 from control.runs import probabilities, trained
-from plaudit.control.actor_critic import by_logits
-from plaudit.control.dqn import DQNConfig, dqn
-from plaudit.control.dqn_distributional import quantile_net, quantile_target
-from plaudit.control.ppo import PPOConfig, ppo
-from plaudit.control.q_values import (
+from plaudit.agents.actor_critic import by_logits
+from plaudit.agents.q_values import (
     HEADS,
     double_q_target,
     epsilon_greedy,
@@ -24,6 +21,9 @@ from plaudit.control.q_values import (
     q_values,
     traced_q_values,
 )
+from plaudit.control.dqn import DQNConfig, dqn
+from plaudit.control.dqn_distributional import quantile_net, quantile_target
+from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.control.sac_discrete import LOG_NONE, Learner, SACDiscreteConfig, log_softmax
 from plaudit.envs.replay import Batch
 from plaudit.nets.fused_losses import ppo_terms

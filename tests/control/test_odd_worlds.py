@@ -10,8 +10,8 @@ import pytest
 from gymnasium import spaces
 
 import plaudit
+from plaudit.agents.q_learning import new_replay
 from plaudit.control.dqn import DQNConfig
-from plaudit.control.q_learning import new_replay
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
 from plaudit.nets.control_nets import network
@@ -215,7 +215,7 @@ def test_bounds_too_wide_to_stretch_to_are_refused(name):
 
 def test_critics_of_numbered_states_and_numbers_for_actions():
     """A critic's gradient in its action is that of the net of one-hot codes."""
-    from plaudit.control.twin_critics import first_q, joined, least_q
+    from plaudit.agents.twin_critics import first_q, joined, least_q
 
     worlds = make_worlds(WorldSettings(env="Numbered-v0", env_options={"n": "30"}), seed=0)
     keys: dict[str, Any] = {"activation": "relu", "copies": 2, "extra_inputs": 2, "hidden": (8, 8)}

@@ -19,9 +19,9 @@ from control.closed_worlds import (
     regulator_value,
 )
 from control.runs import control
-from plaudit.control.agent import Agent
-from plaudit.control.loop import part_of
-from plaudit.control.on_policy import Batch, credited, descend, scheduled
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import part_of
+from plaudit.agents.on_policy import Batch, credited, descend, scheduled
 from plaudit.control.ppo import PPOConfig, objective, ppo
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect

@@ -8,7 +8,7 @@ import torch
 
 from control.closed_worlds import STAY_VALUE, regulator_cost, regulator_optimum
 from control.runs import WORLDS, assert_goes_on, control, critic_of, logged, softmax, trained
-from plaudit.control.on_policy import Batch
+from plaudit.agents.on_policy import Batch
 from plaudit.control.ppo_kl import (
     KL_COEF_FLOOR,
     Penalty,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.control.on_policy import credited, descend
+from plaudit.agents.on_policy import credited, descend
 from plaudit.control.ppo import PPOConfig, objective
 from plaudit.envs.rollout import Experience
 from plaudit.nets.control_nets import network

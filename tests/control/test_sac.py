@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.closed_worlds import Step as WorldStep
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import part_of
+from plaudit.agents.temperature import Temperature
+from plaudit.agents.twin_critics import first_q, joined, least_q
 from plaudit.control import td3 as td3_file
-from plaudit.control.agent import Agent
-from plaudit.control.loop import part_of
 from plaudit.control.sac import Draw, Learner, SACConfig, sac, soft_target
 from plaudit.control.td3 import TD3Config
-from plaudit.control.temperature import Temperature
-from plaudit.control.twin_critics import first_q, joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.worlds import Saved, Transition

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.closed_worlds import CORRIDOR_LENGTH, bandit_soft_optimum
-from plaudit.control.loop import part_of
+from plaudit.agents.loop import part_of
 from plaudit.control.sac_discrete import (
     Learner,
     SACDiscreteConfig,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from plaudit.control.on_policy import credited, to_steps
+from plaudit.agents.on_policy import credited, to_steps
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.settings import WorldSettings

@@ -12,7 +12,7 @@ from plaudit.cli.words import Parser
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
-    from plaudit.control.agent import Agent
+    from plaudit.agents.agent import Agent
 
 LABELS = {
     "eval/return_median": "median return",
@@ -85,7 +85,7 @@ def agent_at(target: str, *, best: bool) -> Agent:
 
     Errors: nothing there, a job of another kind, no checkpoint yet.
     """
-    from plaudit.control.agent import FACTS
+    from plaudit.agents.agent import FACTS
     from plaudit.pipelines.control import load
 
     if best and (Path(target) / FACTS).is_file():

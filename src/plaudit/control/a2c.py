@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from plaudit.control.actor_critic import objective
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import Schedule, descend, scheduled
+from plaudit.agents.actor_critic import objective
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
 from plaudit.envs.worlds import Array, Saved

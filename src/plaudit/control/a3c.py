@@ -34,10 +34,10 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from plaudit.control.actor_critic import objective
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Savable, Watch, Weights
-from plaudit.control.on_policy import Schedule, scheduled
+from plaudit.agents.actor_critic import objective
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Savable, Watch, Weights
+from plaudit.agents.on_policy import Schedule, scheduled
 from plaudit.control.shared_weights import Shared
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect

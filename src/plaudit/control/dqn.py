@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Watch
-from plaudit.control.off_policy import act_and_learn, beginning
-from plaudit.control.q_learning import QLearning, Slow, drawn, epsilon, new_replay
-from plaudit.control.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Watch
+from plaudit.agents.off_policy import act_and_learn, beginning
+from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
+from plaudit.agents.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay

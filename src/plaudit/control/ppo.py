@@ -19,9 +19,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import (
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.on_policy import (
     Batch,
     Schedule,
     credited,

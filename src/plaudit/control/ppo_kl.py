@@ -25,9 +25,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import (
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.on_policy import (
     Batch,
     Schedule,
     credited,

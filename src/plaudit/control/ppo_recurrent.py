@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import ADV_EPS, Schedule, descend, scheduled
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.on_policy import ADV_EPS, Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.worlds import Array, Saved, Transition, Worlds

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.control.actor_critic import by_logits
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
-from plaudit.control.on_policy import Schedule, descend, scheduled
+from plaudit.agents.actor_critic import by_logits
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.worlds import Array, Saved
 from plaudit.nets.control_nets import Net, network

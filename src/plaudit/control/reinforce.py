@@ -24,8 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
 from plaudit.envs.worlds import Array, Saved, Transition, Worlds

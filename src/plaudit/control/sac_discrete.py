@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.control.agent import Agent
-from plaudit.control.loop import Draws, Keeper, Savable, Watch, Weights
-from plaudit.control.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
-from plaudit.control.temperature import Temperature
+from plaudit.agents.agent import Agent
+from plaudit.agents.loop import Draws, Keeper, Savable, Watch, Weights
+from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
+from plaudit.agents.temperature import Temperature
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.worlds import Array, Saved

@@ -13,9 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from plaudit.control.agent import FACTS, Agent
-from plaudit.control.evaluation import summary
-from plaudit.control.loop import Loop, part_of
+from plaudit.agents.agent import FACTS, Agent
+from plaudit.agents.evaluation import summary
+from plaudit.agents.loop import Loop, part_of
 from plaudit.envs.make import world_file
 from plaudit.envs.worlds import Saved
 from plaudit.pipelines.drive import Progress, drive

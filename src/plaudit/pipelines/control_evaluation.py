@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from plaudit.control.agent import Agent
-from plaudit.control.evaluation import EVALUATION_SEED, MOST_WORLDS, Remembers, play, summary
+from plaudit.agents.agent import Agent
+from plaudit.agents.evaluation import EVALUATION_SEED, MOST_WORLDS, Remembers, play, summary
 from plaudit.envs.make import make_worlds
 from plaudit.envs.video import record_episode
 from plaudit.envs.worlds import Array, Episode, Saved, Transition, Worlds

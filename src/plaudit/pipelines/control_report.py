@@ -22,7 +22,7 @@ from plaudit.records.visible import visible_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from plaudit.control.agent import Agent
+    from plaudit.agents.agent import Agent
 
 OWN = {"stage", "step", "event", "time", "seconds"}
 """Keys of a metrics line that are not metrics."""

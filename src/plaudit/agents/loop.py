@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from plaudit.control.evaluation import Act, Evaluator
+from plaudit.agents.evaluation import Act, Evaluator
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Saved
 from plaudit.nets.control_nets import arrays, load_arrays

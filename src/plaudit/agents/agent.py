@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.control.evaluation import Evaluator, Remembers
+from plaudit.agents.evaluation import Evaluator, Remembers
 from plaudit.envs.copies import MASK
 from plaudit.envs.make import make_env
 from plaudit.envs.masks import MaskedCodec, Seen, place_by_spaces

@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from plaudit.control.agent import Agent
-from plaudit.control.evaluation import EVALUATION_SEED
-from plaudit.control.loop import part_of
+from plaudit.agents.agent import Agent
+from plaudit.agents.evaluation import EVALUATION_SEED
+from plaudit.agents.loop import part_of
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.envs.copies import episode_seeds
 from plaudit.envs.make import make_env

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plaudit.control.evaluation import Evaluator, bootstrap_interval, play, summary
-from plaudit.control.loop import Draws, Keeper, Loop, Watch, part_of
+from plaudit.agents.evaluation import Evaluator, bootstrap_interval, play, summary
+from plaudit.agents.loop import Draws, Keeper, Loop, Watch, part_of
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Transition
 from plaudit.records.events import Checkpoint, Evaluation, Step

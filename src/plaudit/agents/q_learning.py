@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from plaudit.control.off_policy import OffPolicy
+from plaudit.agents.off_policy import OffPolicy
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.replay_prioritised import PrioritisedReplay
 from plaudit.envs.worlds import Saved, Worlds

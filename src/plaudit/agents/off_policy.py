@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.control.loop import Keeper, Loop, Watch
+from plaudit.agents.loop import Keeper, Loop, Watch
 from plaudit.envs.replay import Replay
 from plaudit.envs.worlds import Saved, Worlds
 from plaudit.nets.mlp_kernels import F32
