@@ -37,8 +37,8 @@ from plaudit.agents.evaluation import EVALUATION_SEED, play
 from plaudit.agents.loop import part_of
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
-from plaudit.pipelines.control import algorithm
-from plaudit.pipelines.returns import interquartile_mean_interval
+from plaudit.pipelines.control.job import algorithm
+from plaudit.pipelines.figures.returns import interquartile_mean_interval
 from plaudit.records.events import Checkpoint, Done
 from plaudit.records.files import append_jsonl, read_jsonl, write_text
 

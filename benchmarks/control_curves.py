@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from plaudit.pipelines.control_plots import seed_curves
-from plaudit.pipelines.sweep_figures import common_curve
+from plaudit.pipelines.figures.sweep import common_curve
+from plaudit.pipelines.pages.control_plots import seed_curves
 from plaudit.records.events import Event, Step
 
 NUM_POINTS = 40

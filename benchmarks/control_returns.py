@@ -25,9 +25,9 @@ import numpy as np
 
 from control_curves import PICTURES
 from machine import description
-from plaudit.pipelines.control_plots import seed_curves
-from plaudit.pipelines.returns import interquartile_mean_interval
-from plaudit.pipelines.sweep_figures import Figures, common_curve, figures, number
+from plaudit.pipelines.figures.returns import interquartile_mean_interval
+from plaudit.pipelines.figures.sweep import Figures, common_curve, figures, number
+from plaudit.pipelines.pages.control_plots import seed_curves
 from plaudit.records.files import write_text
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder
@@ -173,7 +173,7 @@ def with_rules(plain: Swept, paths: list[Path]) -> Swept:
 
     from plaudit.mdp.build import from_gymnasium
     from plaudit.mdp.planning import finite_horizon
-    from plaudit.pipelines.control import agent_of
+    from plaudit.pipelines.control.job import agent_of
 
     spec = gymnasium.spec(plain.env)
     if "toy_text" not in str(spec.entry_point) or plain.env.startswith("Blackjack"):

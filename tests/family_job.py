@@ -173,7 +173,7 @@ class _Seen:
 @contextlib.contextmanager
 def _watching() -> Iterator[_Seen]:
     """Sees PPO's roles and rollouts; the page is not drawn, which takes longer than the rest."""
-    from plaudit.pipelines import rlhf
+    from plaudit.pipelines.rlhf import job as rlhf
 
     seen, ppo, page = _Seen(), rlhf.ppo, mock.patch.object(rlhf, "write_report")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LATER = {"learn": "plaudit.pipelines.control", "load": "plaudit.pipelines.control"}
+_LATER = {"learn": "plaudit.pipelines.control.job", "load": "plaudit.pipelines.control.job"}
 """Names whose code is imported when they are first used, so that the command starts at once."""
 
 

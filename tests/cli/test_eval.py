@@ -10,8 +10,8 @@ import pytest
 import plaudit as package
 from plaudit.cli.main import main
 from plaudit.control.ppo import PPOConfig
-from plaudit.pipelines.control import run_control
-from plaudit.pipelines.control_evaluation import judge
+from plaudit.pipelines.control.evaluation import judge
+from plaudit.pipelines.control.job import run_control
 from plaudit.pipelines.drive import Silent
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.runs import RunFolder

@@ -22,8 +22,8 @@ from pathlib import Path
 import matplotlib.pyplot  # noqa: F401  (imported before the forks)
 import torch
 
-import plaudit.pipelines.control
-import plaudit.pipelines.control_report  # noqa: F401
+import plaudit.pipelines.control.job
+import plaudit.pipelines.pages.control_report  # noqa: F401
 from plaudit.cli.main import main
 
 torch.set_num_threads(1)

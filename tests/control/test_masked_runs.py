@@ -16,7 +16,7 @@ from envs.masked_envs import ALLOWED
 from plaudit.agents.agent import Agent
 from plaudit.control.dqn import DQNConfig, dqn
 from plaudit.control.ppo import PPOConfig, ppo
-from plaudit.pipelines.control_evaluation import judge
+from plaudit.pipelines.control.evaluation import judge
 from plaudit.records.errors import UserError
 
 BARRED = str(Path(__file__).parents[1] / "envs" / "masked_envs.py") + ":"

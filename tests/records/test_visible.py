@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.cli.progress import PlainProgress, sample_line
-from plaudit.pipelines.page_text import apart, seen
+from plaudit.pipelines.pages.page_text import apart, seen
 from plaudit.records.events import Rollout, Step
 from plaudit.records.visible import steers, visible, visible_line
 

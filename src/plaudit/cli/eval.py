@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 def figures(words: argparse.Namespace) -> dict[str, Any]:
     """What the agent's episodes came to; films one where that is asked for."""
-    from plaudit.pipelines.control_evaluation import film, judge
+    from plaudit.pipelines.control.evaluation import film, judge
 
     agent = agent_at(words.run, best=words.best)
     deterministic = not words.stochastic
@@ -86,7 +86,7 @@ def agent_at(target: str, *, best: bool) -> Agent:
     Errors: nothing there, a job of another kind, no checkpoint yet.
     """
     from plaudit.agents.agent import FACTS
-    from plaudit.pipelines.control import load
+    from plaudit.pipelines.control.job import load
 
     if best and (Path(target) / FACTS).is_file():
         raise UserError(f"{target} is a saved agent, which is one: --best is for runs")

@@ -22,11 +22,11 @@ from plaudit.records.errors import UserError, nearest
 from plaudit.records.imports import beside, load_module
 
 JOBS = {
-    "rlhf": "plaudit.pipelines.rlhf:run_rlhf",
-    "mdp/plan": "plaudit.pipelines.finite:run_plan",
-    "mdp/learn": "plaudit.pipelines.finite:run_learn",
-    "mdp/pomdp": "plaudit.pipelines.finite_pomdp:run_pomdp",
-    "mdp/game": "plaudit.pipelines.finite_game:run_game",
+    "rlhf": "plaudit.pipelines.rlhf.job:run_rlhf",
+    "mdp/plan": "plaudit.pipelines.finite.job:run_plan",
+    "mdp/learn": "plaudit.pipelines.finite.job:run_learn",
+    "mdp/pomdp": "plaudit.pipelines.finite.pomdp:run_pomdp",
+    "mdp/game": "plaudit.pipelines.finite.game:run_game",
 }
 """Names of the jobs that come with Plaudit."""
 
@@ -70,7 +70,7 @@ def _check_of(function: str) -> str:
 
 def _control_job(name: str) -> Job:
     """control/<algorithm>: every algorithm's loop runs in the same job."""
-    from plaudit.pipelines.control import algorithm, check_control, run_control
+    from plaudit.pipelines.control.job import algorithm, check_control, run_control
 
     short = name.removeprefix("control/")
     return Job(

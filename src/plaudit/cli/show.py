@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         for name, text in _long_texts(run.results):
             console.print(Text(visible(f"{name}: {text}")), soft_wrap=True)
     if (run.path / "arrays" / "world.json").exists():
-        from plaudit.pipelines.finite_text import world_text
+        from plaudit.pipelines.pages.finite_text import world_text
 
         for text in world_text(run.path):
             console.print(Text(visible(text)), soft_wrap=True)

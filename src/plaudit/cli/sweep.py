@@ -201,7 +201,7 @@ def _run(sweep: Sweep, progress: Progress, again: str) -> None:
 
 def _tell(sweep: Sweep, title: str, words: Words, progress: Progress) -> int:
     """Writes and prints the figures of the seeds that are finished."""
-    from plaudit.pipelines.sweep_figures import figures, write_figures
+    from plaudit.pipelines.figures.sweep import figures, write_figures
 
     paths = {seed: sweep.path(seed) for seed in sweep.seeds}
     if sweep.failed and not any(sweep.finished(seed) for seed in sweep.seeds):

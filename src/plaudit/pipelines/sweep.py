@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.pipelines.drive import Progress
-from plaudit.pipelines.sweep_figures import SCORES, last_row, read_table
+from plaudit.pipelines.figures.sweep import SCORES, last_row, read_table
 from plaudit.records.errors import command
 from plaudit.records.events import Step
 from plaudit.records.interrupt import Interrupt, Interrupted

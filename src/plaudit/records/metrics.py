@@ -150,7 +150,7 @@ GLOSSARY: Mapping[str, Metric] = {
     ),
     "repetition": Metric(
         "Share of an answer that repeats word sequences said earlier in it.",
-        "see pipelines/statistics.py, repetition",
+        "see pipelines/figures/statistics.py, repetition",
         "Near 0; a rise is the commonest sign of a policy gone wrong.",
         "down",
     ),

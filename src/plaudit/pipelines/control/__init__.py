@@ -1,0 +1,1 @@
+"""Jobs on Gymnasium environments, and how good the agent is that they leave."""

@@ -1,0 +1,1 @@
+"""Jobs on finite worlds: planning, learning by samples, partly seen worlds and games."""

@@ -1,0 +1,1 @@
+"""What jobs draw and write for people: reports and their pictures."""

@@ -1,0 +1,98 @@
+"""The keys of the RLHF job; their defaults are the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from plaudit.engine.learner import AdamConfig
+from plaudit.lm.ppo import PPOConfig
+from plaudit.lm.sft import SFTConfig
+from plaudit.records.config import Config
+from plaudit.records.sampling import Sampling
+from plaudit.rewards.model import RewardModelConfig
+
+DEMO_PROMPTS = Path(__file__).parents[2] / "recipes" / "prompts_demo.jsonl"
+"""Sixty-four prompts of our own; the last sixteen are held out by the default recipe."""
+
+
+class FeedbackConfig(Config):
+    """Who compares which answers."""
+
+    source: Literal["annotators", "reward", "file", "people"] | None = Field(
+        None,
+        description=(
+            "annotators: simulated with real human disagreement over sentiment; reward: the reward "
+            "function; file: comparisons from `file`; people: stop and wait for votes in the "
+            "store. None: the reward function if there is one, else annotators."
+        ),
+    )
+    file: str | None = Field(
+        None,
+        description="Comparisons to learn from: prompt, chosen, rejected, or a known format.",
+    )
+    store: str | None = Field(
+        None, description="Path or URL of the feedback store; none puts it in the run folder."
+    )
+    answers_per_prompt: int = Field(
+        32, ge=2, description="Answers drawn for each prompt, from which pairs are made."
+    )
+    pairs_per_prompt: int = Field(60, ge=1, description="Pairs of answers compared per prompt.")
+    votes_per_pair: int = Field(
+        2, ge=1, description="Annotators who see a pair; two or more allow agreement figures."
+    )
+    num_annotators: int = Field(10, ge=1, description="Simulated annotators.")
+    tie_threshold: float = Field(
+        0.1,
+        ge=0,
+        description="Gap in sentiment (-1 to 1) up to which a simulated annotator sees a tie.",
+    )
+
+
+class RLHFConfig(Config):
+    """The whole job; its defaults are the demo."""
+
+    model: str = Field(
+        "smollm2",
+        description="A Hugging Face folder, a GGUF file, a hub id, or smollm2 (the embedded model).",
+    )
+    prompts: str = Field(
+        "demo",
+        description="JSONL, CSV or Parquet with a prompt column, or demo (prompts of our own).",
+    )
+    reward: str | None = Field(
+        None,
+        description="Rule that judges answers, module:function or file.py:function; none: sentiment.",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Names of columns in your files: prompt=question."
+    )
+    template: str | None = Field(
+        None, description="A chat template file for a model without one, or none for plain text."
+    )
+    num_held_out: int = Field(
+        16, ge=2, description="Prompts at the end of the file that are never trained on."
+    )
+    num_top_layers: int = Field(
+        6, ge=1, description="Layers trained, from the top; all roles share the frozen rest."
+    )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        description="Rank of adapters that the policy learns; 0: the layers' own weights.",
+    )
+    sampling: Sampling = Field(
+        Sampling(max_new_tokens=40, temperature=0.7),
+        description="How answers are drawn, here and in PPO.",
+    )
+    demonstrations: str | None = Field(
+        None, description="Wanted answers (prompt, completion) to fine-tune on first; none: no SFT."
+    )
+    feedback: FeedbackConfig = Field(FeedbackConfig(), description="Who compares which answers.")
+    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning.")
+    reward_model: RewardModelConfig = Field(RewardModelConfig(), description="The reward model.")
+    ppo: PPOConfig = Field(PPOConfig(), description="The policy's improvement.")
+    adam: AdamConfig = Field(AdamConfig(), description="The optimiser of every role.")
+    seed: int = Field(0, ge=0, description="Decides every draw, order and side of the job.")
