@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plaudit.agents.evaluation import Evaluator, bootstrap_interval, play, summary
+from plaudit.agents.evaluation import Evaluator, play, summary
 from plaudit.agents.loop import Draws, Keeper, Loop, Watch, part_of
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Transition
@@ -54,17 +54,6 @@ def test_summary_by_hand():
     assert found["eval/return"] == 4.0
     assert found["eval/length"] == 5.0
     assert 1.0 <= found["eval/return_low"] < 4.0 < found["eval/return_high"] <= 8.0
-
-
-def test_interval_covers_the_mean_as_often_as_it_says():
-    """95 % intervals of 50 exponential numbers cover their mean in 90 to 97 % of 300 trials."""
-    rng = np.random.default_rng(0)
-    trials = [bootstrap_interval(rng.exponential(size=50)) for _ in range(300)]
-    assert 0.90 <= np.mean([low <= 1.0 <= high for low, high in trials]) <= 0.97
-
-
-def test_interval_of_equal_returns_is_that_return():
-    assert bootstrap_interval(np.full(20, 500.0)) == (500.0, 500.0)
 
 
 def test_the_same_episodes_are_played_each_time():

@@ -16,10 +16,10 @@ from plaudit.models.formats.load import load_language_model
 from plaudit.models.probe_start import can_start_from_probe
 from plaudit.ops import bradley_terry_soft
 from plaudit.records.events import Evaluation, Step
+from plaudit.records.pairs import Pairs
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
 from plaudit.rewards.model import RewardModelConfig, fit_reward_model, pair_metrics
-from plaudit.rewards.pairs import Pairs
 from plaudit.rewards.probe import fit_probe
 from tiny_models import tiny_llama
 

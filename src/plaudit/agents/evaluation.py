@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Saved, Worlds
+from plaudit.records.intervals import bootstrap_interval
 
 Act: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Observations [B, ...] in, actions out."""
@@ -39,9 +40,6 @@ EVALUATION_SEED = 1_000_003
 
 MOST_WORLDS = 32
 """Episodes that are played side by side."""
-
-NUM_RESAMPLES = 2000
-"""Bootstrap samples behind an interval."""
 
 
 class Evaluator:
@@ -119,11 +117,3 @@ def summary(episodes: list[Episode]) -> dict[str, float]:
         "eval/return_high": high,
         "eval/length": float(np.mean([episode.length for episode in episodes])),
     }
-
-
-def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of the mean over resamples (Efron 1979); always the same draws."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (NUM_RESAMPLES, len(values)))].mean(-1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.models.backbone import Decoder
-from plaudit.models.formats.save import new_folder
 from plaudit.records.errors import UserError
+from plaudit.records.folders import new_folder
 
 if TYPE_CHECKING:
     from plaudit.models.formats.load import LanguageModel

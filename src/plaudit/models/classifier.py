@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plaudit.models.formats.save import new_folder, save_tokenizer, write_model
+from plaudit.models.formats.save import save_tokenizer, write_model
 from plaudit.models.text import TextCodec, pad_right
 from plaudit.records.errors import UserError
+from plaudit.records.folders import new_folder
 
 if TYPE_CHECKING:
     from plaudit.models.formats.load import LanguageModel

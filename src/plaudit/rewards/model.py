@@ -26,9 +26,9 @@ from torch import Tensor
 from plaudit.ops import aggregate, bradley_terry_soft, reward_centring
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
+from plaudit.records.pairs import Pairs
 from plaudit.records.roles import Stateful
 from plaudit.records.types import Trajectories
-from plaudit.rewards.pairs import Pairs
 from plaudit.rewards.probe import fit_probe
 
 if TYPE_CHECKING:

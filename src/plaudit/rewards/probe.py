@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plaudit.rewards.pairs import Pairs
+from plaudit.records.pairs import Pairs
 
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Penalties tried, per comparison and in units of standardised features."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.pipelines.figures import returns
+from plaudit.records import intervals
 from plaudit.records.errors import UserError
 
 SCORES = np.random.default_rng(5).normal(size=(10, 6)) * 5 + np.arange(6) * 3
@@ -84,7 +85,7 @@ def test_a_seed_gives_the_same_interval_again_and_chunks_do_not_matter(monkeypat
     other = returns.interquartile_mean_interval(SCORES, seed=4)
     assert other.value == first.value
     assert other.low != first.low
-    monkeypatch.setattr(returns, "CHUNK", SCORES.size * 999)
+    monkeypatch.setattr(intervals, "CHUNK", SCORES.size * 999)
     assert returns.interquartile_mean_interval(SCORES, seed=3).low == pytest.approx(
         first.low, abs=0.03
     )

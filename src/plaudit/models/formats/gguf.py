@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from plaudit.models.formats.gguf_file import GgufFile
 from plaudit.models.formats.gguf_tokenizer import build_tokenizer
 from plaudit.models.formats.safetensors_file import write_float32
-from plaudit.models.formats.save import new_folder, save_tokenizer
+from plaudit.models.formats.save import save_tokenizer
 from plaudit.records.errors import UserError
 from plaudit.records.files import write_json
+from plaudit.records.folders import new_folder
 
 CONVERTER = 1
 """Part of the fingerprint: raised whenever a conversion would come out differently."""

@@ -10,23 +10,14 @@ about nine cases of ten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from plaudit.pipelines.figures.statistics import Interval
 from plaudit.records.errors import UserError
-
-Floats = NDArray[np.float64]
-Aggregate = Callable[[Floats], Floats]
-"""Scores [..., runs, tasks] in, one number for each leading index out."""
+from plaudit.records.intervals import Aggregate, Floats, Interval, curve_interval, runs_interval
 
 NUM_RESAMPLES = 10_000
 """Bootstrap resamples: the ends of an interval then move by about 0.02 s.d. between seeds."""
-
-CHUNK = 4_000_000
-"""Largest number of resampled scores held at once."""
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
@@ -72,28 +63,34 @@ def interquartile_mean_interval(
     scores: ArrayLike, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Interval:
     """`interquartile_mean` of [runs] or [runs, tasks] with its stratified bootstrap interval."""
-    return _interval(_iqm, _scores(scores), level, num_resamples, seed)
+    return runs_interval(_iqm, _scores(scores), level=level, num_resamples=num_resamples, seed=seed)
 
 
 def mean_run_interval(
     scores: ArrayLike, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Interval:
     """`mean` of [runs] or [runs, tasks] with its stratified bootstrap interval."""
-    return _interval(_mean, _scores(scores), level, num_resamples, seed)
+    return runs_interval(
+        _mean, _scores(scores), level=level, num_resamples=num_resamples, seed=seed
+    )
 
 
 def median_run_interval(
     scores: ArrayLike, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Interval:
     """`median_run` of [runs] or [runs, tasks] with its stratified bootstrap interval."""
-    return _interval(_median_run, _scores(scores), level, num_resamples, seed)
+    return runs_interval(
+        _median_run, _scores(scores), level=level, num_resamples=num_resamples, seed=seed
+    )
 
 
 def median_task_interval(
     scores: ArrayLike, *, level: float = 0.95, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Interval:
     """`median_task` of [runs, tasks] with its stratified bootstrap interval."""
-    return _interval(_median_task, _scores(scores), level, num_resamples, seed)
+    return runs_interval(
+        _median_task, _scores(scores), level=level, num_resamples=num_resamples, seed=seed
+    )
 
 
 def optimality_gap_interval(
@@ -105,7 +102,13 @@ def optimality_gap_interval(
     seed: int = 0,
 ) -> Interval:
     """`optimality_gap` of [runs] or [runs, tasks] with its stratified bootstrap interval."""
-    return _interval(_optimality_gap(target), _scores(scores), level, num_resamples, seed)
+    return runs_interval(
+        _optimality_gap(target),
+        _scores(scores),
+        level=level,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
 
 
 def interquartile_curve(
@@ -119,15 +122,7 @@ def interquartile_curve(
     table = _scores(curves)
     if np.ndim(curves) != 2:
         raise UserError(f"curves must be [runs, points], found shape {np.shape(curves)}")
-    _check(level, num_resamples)
-    rng = np.random.default_rng(seed)
-    runs, points = table.shape
-    draws = [
-        _iqm(table[rng.integers(runs, size=(size, runs))].swapaxes(1, 2)[..., None])
-        for size in _sizes(num_resamples, runs * points)
-    ]
-    low, high = np.quantile(np.concatenate(draws), _ends(level), axis=0)
-    return np.asarray(_iqm(table.T[..., None])), low, high
+    return curve_interval(_iqm, table, level=level, num_resamples=num_resamples, seed=seed)
 
 
 # --- aggregates of [..., runs, tasks]
@@ -153,43 +148,6 @@ def _median_task(scores: Floats) -> Floats:
 
 def _optimality_gap(target: float) -> Aggregate:
     return lambda scores: target - _mean(np.minimum(scores, target))
-
-
-# --- the bootstrap
-
-
-def _interval(
-    aggregate: Aggregate, scores: Floats, level: float, num_resamples: int, seed: int
-) -> Interval:
-    """Percentile interval; in every task as many runs as it has are drawn with replacement."""
-    _check(level, num_resamples)
-    rng = np.random.default_rng(seed)
-    runs, tasks = scores.shape
-    column = np.arange(tasks)
-    draws = [
-        aggregate(scores[rng.integers(runs, size=(size, runs, tasks)), column])
-        for size in _sizes(num_resamples, scores.size)
-    ]
-    low, high = np.quantile(np.concatenate(draws), _ends(level))
-    return Interval(float(aggregate(scores)), float(low), float(high), level, runs)
-
-
-def _sizes(num_resamples: int, each: int) -> list[int]:
-    """How many resamples of `each` numbers are drawn at a time."""
-    size = max(1, min(num_resamples, CHUNK // each))
-    whole, rest = divmod(num_resamples, size)
-    return [size] * whole + [rest] * (rest > 0)
-
-
-def _ends(level: float) -> tuple[float, float]:
-    return (1 - level) / 2, (1 + level) / 2
-
-
-def _check(level: float, num_resamples: int) -> None:
-    if not 0 < level < 1:
-        raise UserError(f"a confidence level must be between 0 and 1, found {level}")
-    if num_resamples < 100:
-        raise UserError(f"a bootstrap needs at least 100 resamples, found {num_resamples}")
 
 
 def _scores(scores: ArrayLike) -> Floats:

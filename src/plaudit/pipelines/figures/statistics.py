@@ -13,37 +13,20 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plaudit.records.errors import UserError
+from plaudit.records.intervals import Interval, ratio_interval
 
 Floats = NDArray[np.float64]
 
 NUM_RESAMPLES = 4000
 """Bootstrap resamples: the ends of a 95 % interval then move by about 0.03 s.d. between seeds."""
 
-CHUNK = 4_000_000
-"""Largest table of resampling weights (resamples times prompts) held at once."""
-
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 """A word token: letters and digits with inner apostrophes, or one punctuation mark."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate `value` with a confidence interval from `low` to `high`.
-
-    `num` counts the independent units behind it: prompts.
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-    num: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +62,7 @@ def mean_interval(
     """
     x = _vector("values", values)
     index, _ = _index(range(len(x)) if groups is None else groups, len(x))
-    return _ratio_interval(
+    return ratio_interval(
         np.bincount(index, x).astype(np.float64),
         np.bincount(index).astype(np.float64),
         level=level,
@@ -116,7 +99,7 @@ def win_rate(
         rows = index == g
         difference = after[rows][:, None] - before[rows][None, :]
         rates[g] = np.mean(difference > 0) + 0.5 * np.mean(difference == 0)
-    return _ratio_interval(rates, np.ones(num), level=level, num_resamples=num_resamples, seed=seed)
+    return ratio_interval(rates, np.ones(num), level=level, num_resamples=num_resamples, seed=seed)
 
 
 def pair_accuracy(
@@ -139,7 +122,7 @@ def pair_accuracy(
     counts = np.bincount(index[decided], minlength=num).astype(float)
     hits = np.bincount(index[decided], right[decided], minlength=num).astype(np.float64)
     kept = counts > 0
-    return _ratio_interval(
+    return ratio_interval(
         hits[kept], counts[kept], level=level, num_resamples=num_resamples, seed=seed
     )
 
@@ -247,60 +230,6 @@ def _ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     if n < 1:
         raise UserError(f"an n-gram has at least one word, found n={n}")
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-
-
-def _ratio_interval(
-    top: Floats, bottom: Floats, *, level: float, num_resamples: int, seed: int
-) -> Interval:
-    """BCa interval of Σ top / Σ bottom, resampling the entries [G] (one per prompt) together.
-
-    z0 corrects the bias, a (from the jackknife) the skew; the ends are the resampled quantiles at
-    Φ(z0 + (z0 ± z) / (1 − a (z0 ± z))).
-    Source: Efron 1987, section 3; Efron & Tibshirani 1993, section 14.3.
-    """
-    num = len(top)
-    if num < 2:
-        raise UserError("an interval over prompts needs at least two prompts, found one")
-    if num_resamples < 100:
-        raise UserError(f"a bootstrap needs at least 100 resamples, found {num_resamples}")
-    z = _normal_quantile(level)
-    value = float(top.sum() / bottom.sum())
-    draws = _resampled_ratios(top, bottom, num_resamples, seed)
-    # Values equal but for rounding must count as ties, or the bias correction invents a bias.
-    draws[np.isclose(draws, value, rtol=1e-12, atol=1e-15)] = value
-    left_out = (top.sum() - top) / (bottom.sum() - bottom)
-    pull = left_out.mean() - left_out
-    size = float((pull**2).sum())
-    if size <= 1e-24 or draws.min() == draws.max():
-        return Interval(value, value, value, level, num)
-    acceleration = float((pull**3).sum()) / (6 * size**1.5)
-    below = float((draws < value).sum() + 0.5 * (draws == value).sum())
-    normal = NormalDist()
-    bias = normal.inv_cdf((below + 0.5) / (num_resamples + 1))
-    ends = [
-        normal.cdf(bias + (bias + side) / (1 - acceleration * (bias + side))) for side in (-z, z)
-    ]
-    low, high = np.quantile(draws, ends)
-    return Interval(value, float(low), float(high), level, num)
-
-
-def _resampled_ratios(top: Floats, bottom: Floats, num_resamples: int, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    num = len(top)
-    share = np.full(num, 1 / num)
-    parts, left = [], num_resamples
-    while left:
-        size = min(left, max(1, CHUNK // num))
-        weight = rng.multinomial(num, share, size=size).astype(float)
-        parts.append((weight @ top) / (weight @ bottom))
-        left -= size
-    return np.concatenate(parts)
-
-
-def _normal_quantile(level: float) -> float:
-    if not 0 < level < 1:
-        raise UserError(f"a confidence level must be between 0 and 1, found {level}")
-    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _vector(name: str, values: ArrayLike) -> Floats:

@@ -30,9 +30,9 @@ from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.sft import demonstrations
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
+from plaudit.records.pairs import Pairs
 from plaudit.records.turns import answer_after, answer_text, canonical_messages
 from plaudit.records.types import Prompt, Trajectories
-from plaudit.rewards.pairs import Pairs
 
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec
