@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "theory" / "finite-worlds.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
-FUNCTIONS = sorted(set(re.findall(r"`(plaudit\.[\w.]+)`", TEXT)))
+FUNCTIONS = sorted(set(re.findall(r"`((?:plaudit|studies)\.[\w.]+)`", TEXT)))
 TESTS = sorted(set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)))
 PICTURES = sorted(set(re.findall(r"!\[[^\]]*\]\((\.\./images/[^)]+)\)", TEXT)))
 

@@ -3,7 +3,7 @@
     python docs/figures/finite_worlds.py            all of them, in about a minute
     python docs/figures/finite_worlds.py cliff      those whose name begins so
 
-Every picture is computed anew from the worlds and studies of `plaudit.mdp`; seeds are fixed, so the
+Every picture is computed anew from the worlds of `plaudit.mdp` and `studies` beside this file; seeds are fixed, so the
 same versions draw the same picture.
 """
 
@@ -21,6 +21,7 @@ from plaudit.mdp import MDP
 from plaudit.mdp.learning import q_learning, traces
 from plaudit.mdp.partial import solve_pomdp
 from plaudit.mdp.pictures import (
+    Curves,
     alpha_vectors,
     backup_diagram,
     best_actions,
@@ -34,9 +35,8 @@ from plaudit.mdp.pictures import (
     value_panels,
 )
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies import baird, control, prediction
-from plaudit.mdp.studies.curves import Curves
 from plaudit.mdp.worlds import world
+from studies import baird, control, prediction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

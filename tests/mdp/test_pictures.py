@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from plaudit.mdp import MDP, MRP
 from plaudit.mdp.pictures import (
+    Curves,
     alpha_vectors,
     backup_diagram,
     best_actions,
@@ -27,7 +28,6 @@ from plaudit.mdp.pictures import (
     value_panels,
 )
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies.curves import Curves
 from plaudit.mdp.worlds import world
 from plaudit.records.errors import UserError
 

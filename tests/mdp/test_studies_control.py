@@ -8,7 +8,8 @@ import pytest
 from plaudit.mdp import MDP
 from plaudit.mdp.learning import by_visits, expected_sarsa, linear, q_learning, sarsa
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies.control import (
+from plaudit.mdp.worlds import world
+from studies.control import (
     after_episodes,
     blocking_maze_reward,
     cliff_by_alpha,
@@ -18,7 +19,6 @@ from plaudit.mdp.studies.control import (
     shortcut_maze_reward,
     windy_grid_episodes,
 )
-from plaudit.mdp.worlds import world
 
 
 def greedy_steps(mdp, policy, most=1000):

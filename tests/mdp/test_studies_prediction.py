@@ -8,9 +8,9 @@ import pytest
 from plaudit.mdp.learning.gradient_td import gtd2, tdc
 from plaudit.mdp.learning.traces import td_lambda_accumulating, true_online_td_lambda
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies import baird, prediction
-from plaudit.mdp.studies.curves import averaged, rms
 from plaudit.mdp.worlds import world
+from studies import baird, prediction
+from studies.curves import averaged, rms
 
 
 def test_td_beats_monte_carlo_on_the_five_state_walk():

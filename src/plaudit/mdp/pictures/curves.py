@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plaudit.mdp.pictures.style import MUTED, SERIES, drawn
 from plaudit.mdp.planning.solution import Solution
-from plaudit.mdp.studies.curves import Curves
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Floats: TypeAlias = NDArray[np.float64]
 
 FEW_POINTS = 30
 """Up to so many points of a line are marked."""
@@ -24,6 +26,22 @@ DASHES = ((4.0, 3.0), (1.0, 1.5), (7.0, 2.0, 1.0, 2.0))
 
 BAND = 1.96
 """Standard errors on either side of a mean: a 95 % interval of a normal mean."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The data of a figure: x [X]; mean and standard_error [X] of each curve by its label; what x and y are."""
+
+    x: Floats
+    mean: dict[str, Floats]
+    standard_error: dict[str, Floats]
+    x_label: str
+    y_label: str
+
+    def best(self, label: str) -> tuple[float, float, float]:
+        """The least mean of a curve, its standard error, and the x where it is."""
+        i = int(np.nanargmin(self.mean[label]))
+        return float(self.mean[label][i]), float(self.standard_error[label][i]), float(self.x[i])
 
 
 @drawn
@@ -119,7 +137,7 @@ def study_curves(
     log_y: bool = False,
     references: Mapping[str, float] | None = None,
 ) -> Figure:
-    """The data of a published figure, from `plaudit.mdp.studies`: means with 95 % bands.
+    """The data of a study, such as a published figure: means with 95 % bands.
 
     Points that are not finite are left out: there learning diverged.
     """

@@ -30,9 +30,10 @@ from plaudit.mdp.learning.semi_gradient import (
 from plaudit.mdp.learning.temporal_difference import n_step_td, td_prediction
 from plaudit.mdp.learning.traces import offline_lambda_return
 from plaudit.mdp.model import MDP
+from plaudit.mdp.pictures import Curves
 from plaudit.mdp.planning import evaluate, solve
-from plaudit.mdp.studies.curves import Curves, Floats, averaged, rms
 from plaudit.mdp.worlds import world
+from studies.curves import Floats, averaged, rms
 
 Numbers = TypeVar("Numbers", Floats, Ints)
 

@@ -16,7 +16,7 @@ from plaudit.mdp.learning.gradient_td import off_policy_td, tdc
 from plaudit.mdp.learning.importance import ratios
 from plaudit.mdp.learning.learned import LinearPredicted
 from plaudit.mdp.model import MDP
-from plaudit.mdp.studies.curves import Floats
+from studies.curves import Floats
 
 DASHED, SOLID = 0, 1
 

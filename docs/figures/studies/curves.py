@@ -1,31 +1,14 @@
-"""The data of a figure: curves over one axis, each a mean over runs with its standard error."""
+"""Means over runs with their standard errors, and errors against the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """x [X]; mean and standard_error [X] of each curve by its label; what x and y are."""
-
-    x: Floats
-    mean: dict[str, Floats]
-    standard_error: dict[str, Floats]
-    x_label: str
-    y_label: str
-
-    def best(self, label: str) -> tuple[float, float, float]:
-        """The least mean of a curve, its standard error, and the x where it is."""
-        i = int(np.nanargmin(self.mean[label]))
-        return float(self.mean[label][i]), float(self.standard_error[label][i]), float(self.x[i])
 
 
 def averaged(run: Callable[[int], Floats], num_runs: int) -> tuple[Floats, Floats]:

@@ -22,8 +22,9 @@ from plaudit.mdp.learning import (
     sarsa,
 )
 from plaudit.mdp.model import MDP
-from plaudit.mdp.studies.curves import Curves, Floats, averaged
+from plaudit.mdp.pictures import Curves
 from plaudit.mdp.worlds import world
+from studies.curves import Floats, averaged
 
 Learner = Callable[..., Learned]
 

@@ -1,0 +1,1 @@
+"""Studies: functions that compute the data of published figures and tables of finite worlds."""

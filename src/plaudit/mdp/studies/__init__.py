@@ -1,1 +1,0 @@
-"""Studies: functions that compute the data of published figures and tables."""
