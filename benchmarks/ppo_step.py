@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ from plaudit.models.sampling.sampler import Sampler
 from plaudit.ops import aggregate
 from plaudit.records.events import Event, Step
 from plaudit.records.files import write_text
+from plaudit.records.losses import Numbers, Part
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
@@ -124,8 +125,9 @@ def _ungroup(made: Roles) -> None:
     generate = made.actor.generate
 
     def generated(
-        prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int
+        prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int, replier: None
     ) -> Trajectories:
+        del replier
         repeated = [p for p in prompts for _ in range(num_answers)]
         batch = generate(repeated, num_answers=1, sampling=sampling, seed=seed)
         group = torch.arange(len(prompts)).repeat_interleave(num_answers)
@@ -175,27 +177,30 @@ def one_step(events: Iterator[Event], spent: dict[str, float]) -> tuple[dict[str
     return {**spent, "step": clock() - begin}, metrics
 
 
+@dataclass(frozen=True)
+class Sloped:
+    """A loss with another weight for every token: of log-probabilities, or of values."""
+
+    needs: tuple[str, ...]
+    together: ClassVar[bool] = False
+
+    def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
+        x, slope = part[self.needs[0]], part["slope"]
+        each = -x * slope if "logp" in self.needs else (x - slope) ** 2
+        loss = aggregate(each, part.chosen, part.denominator)
+        return loss, {"loss": loss.detach()}
+
+
 def update_of(made: Roles, batch: Trajectories) -> list[Tensor]:
     """Losses of one update of actor and critic with the weights left alone, and the gradients."""
-    losses: list[float] = []
-    num_tokens = batch.mask.sum()
-    slope = torch.linspace(-1, 1, batch.mask.numel()).view(batch.mask.shape)
-
-    def policy_loss(rows: list[int], logp: Tensor, entropy: Tensor) -> Tensor:
-        loss = aggregate(-logp * slope[rows], batch.mask[rows], num_tokens)
-        losses.append(float(loss.detach()))
-        return loss
-
-    def value_loss(rows: list[int], value: Tensor) -> Tensor:
-        loss = aggregate((value - slope[rows]) ** 2, batch.mask[rows], num_tokens)
-        losses.append(float(loss.detach()))
-        return loss
-
+    count = int(batch.chosen.sum())
+    slope = torch.linspace(-1, 1, batch.chosen.numel()).view(batch.chosen.shape)
     summed = []
-    for role, loss in ((made.actor, policy_loss), (made.critic, value_loss)):
-        role.update(batch, loss, lr=0.0)
-        summed.append(torch.tensor(sum(losses)))
-        losses.clear()
+    for role, name in ((made.actor, "logp"), (made.critic, "value")):
+        told = role.update(
+            batch, Sloped((name,)), fields={"slope": slope}, denominator=count, lr=0.0
+        )
+        summed.append(torch.tensor(told["loss"]))
     parameters = (*made.actor.learner.parameters.values(), *made.critic.learner.parameters.values())
     return summed + [p.grad.clone() for p in parameters if p.grad is not None]
 

@@ -39,6 +39,7 @@ from oracles.lm_numbers import (
     scores_padded,
 )
 from plaudit.records.files import read_json, read_jsonl
+from simple_losses import WeightedLogp
 from tiny_job import run_command, write_rows
 
 WARM = Drawing(temperature=0.8)
@@ -136,7 +137,7 @@ class _Seen:
         """(prompt, answer) of each row of a rollout, as ids."""
         batch = self.rollouts[index][0]
         return [
-            (batch.prompts[int(batch.group[row])].ids, batch.answer[row][batch.mask[row]].tolist())
+            (batch.prompts[int(batch.group[row])].ids, batch.token[row][batch.there[row]].tolist())
             for row in range(len(batch))
         ]
 
@@ -144,25 +145,23 @@ class _Seen:
         """A role's own log-probabilities of a rollout, as the role is now."""
         batch = self.rollouts[index][0]
         logp = role.logprobs(batch)
-        return [logp[row][batch.mask[row]].double() for row in range(len(batch))]
+        return [logp[row][batch.chosen[row]].double() for row in range(len(batch))]
 
     def gradients(self, index: int) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The actor's gradient of Σ weight·log π over a rollout, and the weights of each row."""
         batch = self.rollouts[index][0]
-        weight = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(0))
+        weight = torch.randn(batch.chosen.shape, generator=torch.Generator().manual_seed(0))
 
-        def loss(rows: list[int], logp: Tensor, entropy: Tensor) -> Tensor:
-            return (logp * weight[rows] * batch.mask[rows]).sum()
-
-        self.actor.update(batch, loss, lr=0.0)
+        fields = {"weight": -weight}
+        self.actor.update(batch, WeightedLogp(), fields=fields, denominator=1.0, lr=0.0)
         named = self.actor.backbone.lm.model.named_parameters()
         found = {name: p.grad for name, p in named if p.grad is not None}
-        return found, [weight[row][batch.mask[row]] for row in range(len(batch))]
+        return found, [weight[row][batch.chosen[row]] for row in range(len(batch))]
 
     def first_ratio(self) -> float:
         """Largest |π/π_drawn − 1| of a token in the first rollout, before any update."""
         batch = self.rollouts[0][0]
-        return float(((self.first - batch.logp)[batch.mask].double().exp() - 1).abs().max())
+        return float(((self.first - batch.logp)[batch.chosen].double().exp() - 1).abs().max())
 
     @property
     def how(self) -> str:
@@ -184,7 +183,7 @@ def _watching() -> Iterator[_Seen]:
             score: Tensor = reward(batch)
             if not seen.rollouts:
                 seen.first = actor.logprobs(batch)
-            seen.rollouts.append((batch, score.detach().clone()))
+            seen.rollouts.append((batch, score.detach().sum(1)))
             return score
 
         return ppo(*args, actor=actor, reference=reference, reward=climbed, **others)
@@ -266,10 +265,10 @@ class _Drawn:
     @classmethod
     def read(cls, run: Path, stage: str, prompts: Sequence[Ids]) -> _Drawn:
         arrays = load_file(run / "stages" / f"{stage}.safetensors")
-        mask = arrays["mask"].bool()
+        mask = arrays["there"].bool()
         return cls(
             [
-                (prompts[i // NUM_ANSWERS], arrays["answer"][i][mask[i]].tolist())
+                (prompts[i // NUM_ANSWERS], arrays["token"][i][mask[i]].tolist())
                 for i in range(len(mask))
             ],
             [arrays["logp"][i][mask[i]].double() for i in range(len(mask))],

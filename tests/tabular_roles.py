@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plaudit.records.losses import Part
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
@@ -25,16 +26,18 @@ class TableActor:
         self.optimiser = torch.optim.Adam([self.logits], eps=1e-8)
         self.version = 0
 
-    def generate(self, prompts, *, num_answers: int, sampling: Sampling, seed: int) -> Trajectories:
+    def generate(
+        self, prompts, *, num_answers: int, sampling: Sampling, seed: int, replier=None
+    ) -> Trajectories:
         group = torch.arange(len(prompts)).repeat_interleave(num_answers)
         ids = torch.tensor([p.ids[0] for p in prompts])[group]
         logp = self.logits.detach().log_softmax(-1)[ids]
         generator = torch.Generator().manual_seed(seed)
         answer = torch.multinomial(logp.exp(), 1, generator=generator)
-        return Trajectories(
+        return Trajectories.of_answers(
             prompts=tuple(prompts),
             group=group,
-            answer=answer,
+            token=answer,
             mask=torch.ones_like(answer, dtype=torch.bool),
             logp=logp.gather(1, answer),
             terminated=torch.ones(len(answer), dtype=torch.bool),
@@ -45,26 +48,26 @@ class TableActor:
 
     def stats(self, batch: Trajectories) -> tuple[Tensor, Tensor]:
         logp = self.logits.log_softmax(-1)[context(batch)]
-        return logp.gather(1, batch.answer), -(logp.exp() * logp).sum(-1, keepdim=True)
+        return logp.gather(1, batch.token), -(logp.exp() * logp).sum(-1, keepdim=True)
 
     def logprobs(self, batch: Trajectories) -> Tensor:
         return self.stats(batch)[0].detach()
 
-    def update(self, batch, loss, *, lr: float) -> dict[str, float]:
+    def update(self, batch, loss, *, fields=None, denominator, lr: float) -> dict[str, float]:
         self.optimiser.zero_grad()
         logp, entropy = self.stats(batch)
-        loss(list(range(len(batch))), logp, entropy.detach()).backward()
+        numbers = backward(loss, batch, fields, denominator, logp=logp, entropy=entropy.detach())
         self.optimiser.param_groups[0]["lr"] = lr
         self.optimiser.step()
         self.version += 1
-        return {"grad_norm": float(self.logits.grad.norm())}
+        return {**numbers, "grad_norm": float(self.logits.grad.norm())}
 
     def state(self):
         return {"logits": self.logits.detach()}, {}
 
-    def restore(self, arrays, facts) -> None:
+    def restore(self, saved) -> None:
         with torch.no_grad():
-            self.logits.copy_(arrays["logits"])
+            self.logits.copy_(saved[0]["logits"])
 
 
 class TableCritic:
@@ -75,19 +78,20 @@ class TableCritic:
     def values(self, batch: Trajectories) -> Tensor:
         return self.value.detach()[context(batch)][:, None]
 
-    def update(self, batch, loss, *, lr: float) -> dict[str, float]:
+    def update(self, batch, loss, *, fields=None, denominator, lr: float) -> dict[str, float]:
         self.optimiser.zero_grad()
-        loss(list(range(len(batch))), self.value[context(batch)][:, None]).backward()
+        value = self.value[context(batch)][:, None]
+        numbers = backward(loss, batch, fields, denominator, value=value)
         self.optimiser.param_groups[0]["lr"] = lr
         self.optimiser.step()
-        return {"grad_norm": float(self.value.grad.norm())}
+        return {**numbers, "grad_norm": float(self.value.grad.norm())}
 
     def state(self):
         return {"value": self.value.detach()}, {}
 
-    def restore(self, arrays, facts) -> None:
+    def restore(self, saved) -> None:
         with torch.no_grad():
-            self.value.copy_(arrays["value"])
+            self.value.copy_(saved[0]["value"])
 
 
 class TableReference:
@@ -95,7 +99,7 @@ class TableReference:
         self.logp = logits.log_softmax(-1)
 
     def logprobs(self, batch: Trajectories) -> Tensor:
-        return self.logp[context(batch)].gather(1, batch.answer)
+        return self.logp[context(batch)].gather(1, batch.token)
 
 
 class TableReward:
@@ -103,7 +107,15 @@ class TableReward:
         self.reward = reward
 
     def __call__(self, batch: Trajectories) -> Tensor:
-        return self.reward[context(batch)].gather(1, batch.answer)[:, 0]
+        return self.reward[context(batch)].gather(1, batch.token)
+
+
+def backward(loss, batch, fields, denominator, **statistics: Tensor) -> dict[str, float]:
+    """Differentiates a loss of the whole batch; its numbers."""
+    part = Part(batch.chosen, batch.logp, float(denominator), statistics, fields or {})
+    value, numbers = loss(part)
+    value.backward()
+    return {name: float(x) for name, x in numbers.items()}
 
 
 def context(batch: Trajectories) -> Tensor:

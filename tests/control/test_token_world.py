@@ -17,6 +17,7 @@ from plaudit.envs.settings import WorldSettings
 from plaudit.lm.steps import credit, token_steps
 from plaudit.nets.control_nets import network
 from plaudit.nets.policies import actor
+from plaudit.ops import outcome_reward
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt, Trajectories
 
@@ -75,7 +76,7 @@ def test_credit_of_tokens_is_that_of_any_world(seed):
     text = token_steps(
         trajectories,
         value=value,
-        score=scores,
+        reward=outcome_reward(scores, trajectories.chosen),
         logp_ref=torch.full_like(trajectories.logp, -np.log(NUM_TOKENS)),
         kl_coef=KL_COEF,
     )
@@ -109,10 +110,10 @@ def as_text(
         return out
 
     tokens = [seen.action[copy, begin:end].tolist() for copy, begin, end in answers]
-    trajectories = Trajectories(
+    trajectories = Trajectories.of_answers(
         prompts=(Prompt("", ()),),
         group=torch.zeros(len(answers), dtype=torch.int64),
-        answer=rows(torch.from_numpy(seen.action)),
+        token=rows(torch.from_numpy(seen.action)),
         mask=rows(torch.ones_like(logp, dtype=torch.bool)),
         logp=rows(logp),
         terminated=torch.tensor([answer[-1] == STOP for answer in tokens]),

@@ -37,7 +37,7 @@ def test_the_probe_passes_a_bound_that_the_texts_pass(tmp_path, config, bound, l
     lm = load_language_model(tiny_llama(tmp_path / "tiny"))
     lm.model.config = config
     batch = probe_batch(lm, longest=longest)
-    size = len(batch.prompts[0].ids) + int(batch.mask[0].sum())
+    size = len(batch.prompts[0].ids) + int(batch.there[0].sum())
     passes = bound is not None and (longest is None or longest > bound)
     assert (size > 40) == passes
     assert size <= lm.codec.context

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from plaudit.engine.local import ROLLOUT, LocalActor, LocalCritic, LocalReference, LocalRewardModel
-from plaudit.engine.lora import LoraActor
 from plaudit.engine.shared import SharedBackbone
+from plaudit.engine.tops import LoRA
 from plaudit.lm.ppo import PPOConfig, ppo
 from plaudit.models.formats.load import load_language_model
-from plaudit.ops import aggregate
 from plaudit.records.sampling import Sampling
+from simple_losses import weighted_step
 from tiny_models import tiny_llama
 
 LAYERS = 3
@@ -31,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory):
 def test_ppo_moves_the_actor_and_the_critic_alone(folders, untied, top, way) -> None:
     lm = load_language_model(folders[untied])
     backbone = SharedBackbone(lm, num_top_layers=top)
-    actor = LocalActor(backbone) if way == "weights" else LoraActor(backbone, rank=2)
+    actor = LocalActor(backbone) if way == "weights" else LocalActor(backbone, lora=LoRA(2))
     reference, reward = LocalReference(backbone), LocalRewardModel(backbone)
     with torch.no_grad():
         reward.head.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def test_ppo_moves_the_actor_and_the_critic_alone(folders, untied, top, way) -> 
         found |= {f"head.{k}": v for k, v in reference.head.module.state_dict().items()}
         if backbone.trunk is not None:
             found |= {f"trunk.{k}": v for k, v in backbone.trunk.state_dict().items()}
-        found["logp"], found["score"] = reference.logprobs(probe), reward(probe)
+        found["logp"], found["score"] = reference.logprobs(probe), reward.scores(probe)
         found["plain logp"] = reference.logprobs(probe.as_given())
         return {name: value.clone() for name, value in found.items()}
 
@@ -88,15 +88,12 @@ def test_a_model_trained_whole_is_trained_in_all_its_numbers(folders, untied) ->
     )
     start = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
 
-    def loss(rows, logp, entropy):
-        return aggregate(-logp, batch.mask[rows], batch.mask.sum())
-
-    actor.update(batch, loss, lr=1e-2)
+    weighted_step(actor, batch, torch.ones(batch.chosen.shape), lr=1e-2)
     for name, p in lm.model.named_parameters():
         assert not torch.equal(p, start[name]), name
     torch.testing.assert_close(reference.logprobs(batch), batch.logp, rtol=0, atol=1e-9)
-    arrays, facts = actor.state()
+    saved = actor.state()
     fresh = load_language_model(folders[untied], dtype=torch.float64)
     again = LocalActor(SharedBackbone(fresh, num_top_layers=LAYERS))
-    again.restore(arrays, facts)
+    again.restore(saved)
     assert torch.equal(again.logprobs(batch), actor.logprobs(batch))

@@ -10,7 +10,8 @@ import torch
 
 from plaudit.engine.local import LocalActor
 from plaudit.engine.shared import SharedBackbone
-from plaudit.lm.sft import SFTConfig, demonstrations, held_out_loss, sft
+from plaudit.lm.sft import SFTConfig, held_out_loss, sft
+from plaudit.models.answers import given_answers
 from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.records.errors import UserError
 from plaudit.records.events import Step
@@ -33,7 +34,7 @@ def data_of(lm: LanguageModel, *, as_groups: bool):
     for text, answer in zip(PROMPTS, ANSWERS, strict=True):
         prompt = lm.codec.prompt(text)
         examples.append((prompt, lm.codec.completion_ids(prompt, answer)))
-    data = demonstrations(examples, pad_id=lm.codec.pad_id)
+    data = given_answers(examples, pad_id=lm.codec.pad_id)
     if as_groups:
         data = replace(
             data,
@@ -85,22 +86,22 @@ def test_drawn_answers_read_as_given_have_the_models_own_log_probabilities(lm) -
     batch = actor.generate([lm.codec.prompt("hi")], num_answers=4, sampling=cool, seed=1)
     own = actor.logprobs(batch.as_given())
     for row in range(len(batch)):
-        ids = batch.answer[row][batch.mask[row]]
+        ids = batch.token[row][batch.there[row]]
         prompt = batch.prompts[0].ids
         with torch.no_grad():
             logits = lm.model(torch.tensor([[*prompt, *ids.tolist()]])).logits[0]
         each = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(1, ids[:, None])[:, 0]
-        torch.testing.assert_close(own[row][batch.mask[row]], each, rtol=0, atol=1e-9)
+        torch.testing.assert_close(own[row][batch.there[row]], each, rtol=0, atol=1e-9)
     assert float((own - actor.logprobs(batch)).abs().max()) > 1e-3
 
 
-def test_a_mask_with_holes_is_refused(lm) -> None:
-    """Observation tokens would shift all that follows them; today that is refused, not computed."""
+def test_a_row_with_holes_is_refused(lm) -> None:
+    """A real token behind padding would shift all that follows; that is refused, not computed."""
     actor = LocalActor(SharedBackbone(lm, num_top_layers=2))
     drawn = Sampling(max_new_tokens=8)
     batch = actor.generate([lm.codec.prompt("hi")], num_answers=3, sampling=drawn, seed=0)
-    row = int(batch.mask.sum(1).argmax())
-    mask = batch.mask.clone()
+    row = int(batch.there.sum(1).argmax())
+    mask = batch.there.clone()
     mask[row, 1] = False
-    with pytest.raises(UserError, match=rf"the mask of answer {row} has a hole"):
-        actor.logprobs(replace(batch, mask=mask))
+    with pytest.raises(UserError, match=rf"row {row} of the batch has a hole"):
+        actor.logprobs(replace(batch, there=mask))

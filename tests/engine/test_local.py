@@ -14,10 +14,10 @@ from plaudit.engine.shared import SharedBackbone
 from plaudit.models.backbone import gather_places, trunk_of
 from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.models.layout import micro_layouts, pack
-from plaudit.ops import aggregate
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
+from simple_losses import weighted_step
 from tiny_models import tiny_llama
 
 LAYERS = 4
@@ -49,7 +49,7 @@ def drawn(
 def alone(model, batch: Trajectories, row: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(final hidden states, logits) of one answer in a row of its own, by `transformers` alone."""
     prompt = batch.prompts[int(batch.group[row])].ids
-    answer = batch.answer[row][batch.mask[row]].tolist()
+    answer = batch.token[row][batch.chosen[row]].tolist()
     ids = torch.tensor([[*prompt, *answer]])
     out = model(ids, output_hidden_states=True)
     return out.hidden_states[-1][0], out.logits[0]
@@ -60,10 +60,10 @@ def plain_logprobs(model, batch: Trajectories, temperature: float = 1.0) -> torc
     rows = []
     for row in range(len(batch)):
         start = len(batch.prompts[int(batch.group[row])].ids)
-        n = int(batch.mask[row].sum())
+        n = int(batch.chosen[row].sum())
         logits = alone(model, batch, row)[1][start - 1 : start - 1 + n] / temperature
-        logp = logits.log_softmax(-1).gather(1, batch.answer[row, :n, None])[:, 0]
-        rows.append(torch.nn.functional.pad(logp, (0, batch.mask.shape[1] - n)))
+        logp = logits.log_softmax(-1).gather(1, batch.token[row, :n, None])[:, 0]
+        rows.append(torch.nn.functional.pad(logp, (0, batch.chosen.shape[1] - n)))
     return torch.stack(rows)
 
 
@@ -75,7 +75,7 @@ def test_drawn_log_probabilities_are_the_trainers_and_the_models(lm, top, temper
     torch.testing.assert_close(actor.logprobs(batch), batch.logp, rtol=0, atol=1e-9)
     with torch.no_grad():
         plain = plain_logprobs(lm.model, batch, temperature)
-    torch.testing.assert_close(batch.logp, plain * batch.mask, rtol=0, atol=1e-9)
+    torch.testing.assert_close(batch.logp, plain * batch.chosen, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("sampling", [{"top_k": 5}, {"top_p": 0.6}, {"top_k": 9, "top_p": 0.8}])
@@ -100,26 +100,18 @@ def test_trunk_states_kept_from_generation_are_those_of_a_fresh_pass(lm, top) ->
         torch.testing.assert_close(again, kept[name], rtol=0, atol=1e-10)
 
 
-def _policy_loss(batch: Trajectories, weight: torch.Tensor):
-    def loss(rows, logp, entropy):
-        mask = batch.mask[rows]
-        return aggregate(-logp * weight[rows], mask, batch.mask.sum())
-
-    return loss
-
-
 @pytest.mark.parametrize("top", [1, 2])
 def test_gradients_of_the_actor_equal_those_of_the_unshared_model(lm, top) -> None:
     """One packed, shared, micro-batched update against whole answers run one by one."""
     backbone = backbone_of(lm, top, max_tokens=40)
     actor = LocalActor(backbone, adam=AdamConfig(max_grad_norm=1e9))
     batch = drawn(actor)
-    weight = torch.randn(batch.mask.shape, dtype=torch.float64)
+    weight = torch.randn(batch.chosen.shape, dtype=torch.float64)
     whole = copy.deepcopy(lm.model)
     whole.requires_grad_(True)
     plain = plain_logprobs(whole, batch)
-    ((-plain * weight * batch.mask).sum() / batch.mask.sum()).backward()
-    actor.update(batch, _policy_loss(batch, weight), lr=0.0)
+    ((-plain * weight * batch.chosen).sum() / batch.chosen.sum()).backward()
+    weighted_step(actor, batch, weight, lr=0.0)
     wanted = dict(whole.named_parameters())
     split = backbone.split
     for name, parameter in actor.learner.parameters.items():
@@ -138,8 +130,8 @@ def test_micro_batches_change_neither_loss_nor_gradient(lm, top) -> None:
         fresh = replace(lm, model=copy.deepcopy(lm.model))
         actor = LocalActor(backbone_of(fresh, top, max_tokens))
         batch = drawn(actor)
-        weight = torch.linspace(-1, 1, batch.mask.numel(), dtype=torch.float64)
-        actor.update(batch, _policy_loss(batch, weight.view(batch.mask.shape)), lr=0.0)
+        weight = torch.linspace(-1, 1, batch.chosen.numel(), dtype=torch.float64)
+        weighted_step(actor, batch, weight.view(batch.chosen.shape), lr=0.0)
         grads.append([p.grad.clone() for p in actor.learner.parameters.values()])
         layouts = list(micro_layouts(batch, pad_id=0, max_tokens=max_tokens))
         assert (len(layouts) > 1) == (max_tokens == 30)
@@ -151,7 +143,7 @@ def test_every_layer_trained_means_embeddings_and_tied_head_too(lm) -> None:
     actor = LocalActor(backbone_of(lm, LAYERS))
     batch = drawn(actor)
     before = lm.model.get_output_embeddings().weight.detach().clone()
-    actor.update(batch, _policy_loss(batch, torch.ones(batch.mask.shape)), lr=1e-3)
+    weighted_step(actor, batch, torch.ones(batch.chosen.shape), lr=1e-3)
     assert not torch.equal(before, lm.model.get_output_embeddings().weight)
 
 
@@ -163,7 +155,7 @@ def test_scores_sit_on_the_last_real_token_whatever_pads(lm) -> None:
     model = LocalRewardModel(backbone)
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
-        scores = model(batch)
+        scores = model.scores(batch)
         for row in range(len(batch)):
             last = alone(lm.model, batch, row)[0][-1]
             torch.testing.assert_close(scores[row], last @ model.head.weight[0])
@@ -182,10 +174,10 @@ def test_a_critic_starts_as_the_reward_model(lm) -> None:
         start = len(batch.prompts[int(batch.group[row])].ids)
         with torch.no_grad():
             hidden = alone(lm.model, batch, row)[0]
-            for t in range(int(batch.mask[row].sum())):
+            for t in range(int(batch.chosen[row].sum())):
                 score = hidden[start - 1 + t] @ reward.head.weight[0]
                 torch.testing.assert_close(value[row, t], (score - 0.25) * 0.5)
-    assert not value[~batch.mask].any()
+    assert not value[~batch.chosen].any()
 
 
 def test_roles_have_weights_of_their_own(lm) -> None:
@@ -197,7 +189,7 @@ def test_roles_have_weights_of_their_own(lm) -> None:
     trunk = trunk_of(lm.model, backbone.split)
     frozen = [p.clone() for p in trunk.parameters()]
     before = reference.logprobs(batch), critic.values(batch)
-    actor.update(batch, _policy_loss(batch, torch.ones(batch.mask.shape)), lr=1e-2)
+    weighted_step(actor, batch, torch.ones(batch.chosen.shape), lr=1e-2)
     assert torch.equal(reference.logprobs(batch), before[0])
     assert torch.equal(critic.values(batch), before[1])
     assert not torch.allclose(actor.logprobs(batch), before[0], atol=1e-4)
@@ -214,16 +206,16 @@ def test_state_restores_weights_and_moments_exactly(folder, dtype) -> None:
     for stop in (False, True):
         actor = LocalActor(backbone_of(load_language_model(folder, dtype=dtype), 2))
         batch = drawn(actor)
-        weight = torch.ones(batch.mask.shape)
-        actor.update(batch, _policy_loss(batch, weight), lr=1e-2)
+        weight = torch.ones(batch.chosen.shape)
+        weighted_step(actor, batch, weight, lr=1e-2)
         if stop:
             arrays, facts = actor.state()
             arrays = {k: v.clone() for k, v in arrays.items()}
             states = actor.backbone.states
             actor = LocalActor(backbone_of(load_language_model(folder, dtype=dtype), 2))
             actor.backbone.states = states  # of the same trunk, read from the same file
-            actor.restore(arrays, facts)
-        actor.update(batch, _policy_loss(batch, weight), lr=1e-2)
+            actor.restore((arrays, facts))
+        weighted_step(actor, batch, weight, lr=1e-2)
         results.append((actor.state()[0], actor.version))
     assert results[0][1] == results[1][1] == 2
     for name, value in results[0][0].items():
@@ -235,11 +227,9 @@ def test_a_gradient_that_is_not_finite_takes_no_step(lm) -> None:
     batch = drawn(actor)
     before = [p.clone() for p in actor.learner.parameters.values()]
 
-    def broken(rows, logp, entropy):
-        return (logp * float("nan")).sum()
-
+    broken = torch.full(batch.chosen.shape, float("nan"))
     with pytest.raises(FloatingPointError, match="no step was taken"):
-        actor.update(batch, broken, lr=1e-2)
+        weighted_step(actor, batch, broken, lr=1e-2)
     after = actor.learner.parameters.values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -252,11 +242,11 @@ def test_more_layers_than_there_are_is_refused(lm) -> None:
 def test_a_layout_holds_every_token_once(lm) -> None:
     batch = drawn(LocalActor(backbone_of(lm, 2)))
     layout = pack(batch, pad_id=0)
-    real = sum(len(p.ids) for p in batch.prompts) + int(batch.mask.sum())
+    real = sum(len(p.ids) for p in batch.prompts) + int(batch.chosen.sum())
     assert int((layout.segment >= 0).sum()) == real
     flat = layout.token.flatten()
-    assert torch.equal(flat[layout.own[layout.mask]], layout.answer[layout.mask])
-    assert layout.own[layout.mask].unique().numel() == int(batch.mask.sum())
+    assert torch.equal(flat[layout.own[layout.chosen]], layout.answer[layout.chosen])
+    assert layout.own[layout.chosen].unique().numel() == int(batch.chosen.sum())
 
 
 def test_gradients_of_a_shared_place_are_added_in_one_order() -> None:

@@ -10,13 +10,13 @@ import torch
 
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalReference
-from plaudit.engine.lora import LoraActor
 from plaudit.engine.shared import SharedBackbone
+from plaudit.engine.tops import LoRA
 from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.models.formats.save import save_language_model
-from plaudit.ops import aggregate
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling
+from simple_losses import weighted_step
 from tiny_models import tiny_llama
 
 LAYERS = 4
@@ -36,8 +36,8 @@ def lm(folder) -> LanguageModel:
     return load_language_model(folder, dtype=torch.float64)
 
 
-def actor_of(lm: LanguageModel, top: int = 2) -> LoraActor:
-    return LoraActor(SharedBackbone(lm, num_top_layers=top), rank=RANK, adam=ADAM)
+def actor_of(lm: LanguageModel, top: int = 2) -> LocalActor:
+    return LocalActor(SharedBackbone(lm, num_top_layers=top), adam=ADAM, lora=LoRA(RANK))
 
 
 def drawn(actor: LocalActor):
@@ -45,12 +45,9 @@ def drawn(actor: LocalActor):
     return actor.generate(prompts, num_answers=3, sampling=SAMPLING, seed=0)
 
 
-def loss_of(batch):
-    def loss(rows, logp, entropy):
-        return aggregate(-logp * weight[rows], batch.mask[rows], batch.mask.sum())
-
-    weight = torch.linspace(-1, 1, batch.mask.numel()).view(batch.mask.shape).to(batch.logp.dtype)
-    return loss
+def step(actor, batch, *, lr: float) -> None:
+    weight = torch.linspace(-1, 1, batch.chosen.numel()).view(batch.chosen.shape)
+    weighted_step(actor, batch, weight.to(batch.logp.dtype), lr=lr)
 
 
 def logits(model, ids=tuple(range(3, 40))) -> torch.Tensor:
@@ -65,7 +62,7 @@ def test_an_untrained_adapter_is_the_model(lm, top) -> None:
     )
     actor = actor_of(lm, top)
     batch, other = drawn(actor), drawn(plain)
-    assert torch.equal(batch.answer, other.answer)
+    assert torch.equal(batch.token, other.token)
     torch.testing.assert_close(actor.logprobs(batch), plain.logprobs(batch), rtol=0, atol=1e-12)
 
 
@@ -74,11 +71,11 @@ def test_gradients_are_those_of_the_whole_weights_by_the_chain_rule(lm, top) -> 
     """W' = W + s·B·A, so dB = s·dW'·Aᵀ and dA = s·Bᵀ·dW', with dW' of the merged model."""
     actor = actor_of(lm, top)
     batch = drawn(actor)
-    actor.update(batch, loss_of(batch), lr=1e-2)  # B is zero before, and so would be dA
+    step(actor, batch, lr=1e-2)  # B is zero before, and so would be dA
     merged = replace(lm, model=copy.deepcopy(lm.model))
     whole = LocalActor(SharedBackbone(merged, num_top_layers=top), adam=ADAM)
-    whole.update(batch, loss_of(batch), lr=0.0)
-    actor.update(batch, loss_of(batch), lr=0.0)
+    step(whole, batch, lr=0.0)
+    step(actor, batch, lr=0.0)
     layers = {n: m for n, m in actor.top.base.named_modules() if hasattr(m, "get_delta_weight")}
     assert len(layers) == 7 * top
     for name, layer in layers.items():
@@ -95,7 +92,7 @@ def test_adapters_learn_and_nothing_else_does(lm) -> None:
     frozen = {n: p.clone() for n, p in actor.top.named_parameters() if not p.requires_grad}
     trunk = [p.clone() for p in actor.backbone.trunk.parameters()]
     before = reference.logprobs(batch)
-    actor.update(batch, loss_of(batch), lr=1e-2)
+    step(actor, batch, lr=1e-2)
     assert all("lora_" in name for name in actor.learner.parameters)
     for name, p in actor.top.named_parameters():
         assert (p.grad is not None) == ("lora_" in name)
@@ -113,7 +110,7 @@ def test_the_sampler_draws_from_the_merged_weights(lm, top) -> None:
     for _ in range(3):
         batch = drawn(actor)
         torch.testing.assert_close(actor.logprobs(batch), batch.logp, rtol=0, atol=1e-9)
-        actor.update(batch, loss_of(batch), lr=1e-2)
+        step(actor, batch, lr=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -122,15 +119,15 @@ def test_a_restored_actor_goes_on_to_the_same_bits(folder, dtype) -> None:
     for stop in (False, True):
         actor = actor_of(load_language_model(folder, dtype=dtype))
         batch = drawn(actor)
-        actor.update(batch, loss_of(batch), lr=1e-2)
+        step(actor, batch, lr=1e-2)
         if stop:
             arrays, facts = actor.state()
             arrays = {k: v.clone() for k, v in arrays.items()}
             actor = actor_of(load_language_model(folder, dtype=dtype))
-            actor.restore(arrays, facts)
+            actor.restore((arrays, facts))
         batch = drawn(actor)
-        actor.update(batch, loss_of(batch), lr=1e-2)
-        results.append((actor.version, batch.answer, *actor.backbone.lm.model.parameters()))
+        step(actor, batch, lr=1e-2)
+        results.append((actor.version, batch.token, *actor.backbone.lm.model.parameters()))
     assert results[0][0] == results[1][0] == 2
     for a, b in zip(results[0][1:], results[1][1:], strict=True):
         assert torch.equal(a, b)
@@ -147,7 +144,7 @@ def test_peft_loads_the_adapter_to_the_merged_models_logits(folder, tmp_path, to
     start = logits(actor.backbone.lm.model)
     for _ in range(2):  # the second save replaces the first
         batch = drawn(actor)
-        actor.update(batch, loss_of(batch), lr=1e-1)
+        step(actor, batch, lr=1e-1)
         actor.save_adapter(tmp_path / "adapter")
     lm = actor.backbone.lm
     merged = AutoModelForCausalLM.from_pretrained(
@@ -168,7 +165,7 @@ def test_peft_loads_the_adapter_to_the_merged_models_logits(folder, tmp_path, to
 def test_a_rank_that_no_map_can_have_is_refused(lm, rank) -> None:
     """The smallest map, of keys and values, is 16 × 32 here."""
     with pytest.raises(UserError, match=f"lora_rank is {rank}, but the model's maps allow ranks"):
-        LoraActor(SharedBackbone(lm, num_top_layers=2), rank=rank)
+        LocalActor(SharedBackbone(lm, num_top_layers=2), lora=LoRA(rank))
 
 
 def test_a_head_that_no_adapter_learns_gets_no_gradient(tmp_path) -> None:
@@ -177,5 +174,5 @@ def test_a_head_that_no_adapter_learns_gets_no_gradient(tmp_path) -> None:
     lm = load_language_model(folder, dtype=torch.float64)
     actor = actor_of(lm, LAYERS)
     batch = drawn(actor)
-    actor.update(batch, loss_of(batch), lr=1e-2)
+    step(actor, batch, lr=1e-2)
     assert all(p.grad is None for p in lm.model.parameters())

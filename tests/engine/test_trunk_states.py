@@ -10,7 +10,7 @@ import torch
 
 from plaudit.engine.local import ROLLOUT, LocalActor, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
-from plaudit.lm.sft import demonstrations
+from plaudit.models.answers import given_answers
 from plaudit.models.formats.load import LanguageModel, load_language_model
 from plaudit.records.sampling import Sampling
 from tiny_models import tiny_llama
@@ -48,7 +48,7 @@ def plain_scores(lm: LanguageModel, batch, weight: torch.Tensor) -> torch.Tensor
     """w · last hidden state of each conversation alone, by transformers."""
     scores = []
     for row in range(len(batch)):
-        ids = batch.answer[row][batch.mask[row]].tolist()
+        ids = batch.token[row][batch.there[row]].tolist()
         whole = torch.tensor([[*batch.prompts[int(batch.group[row])].ids, *ids]])
         with torch.no_grad():
             scores.append(lm.model.base_model(whole).last_hidden_state[0, -1] @ weight[0])
@@ -63,7 +63,7 @@ def test_another_trunk_of_equal_width_never_reads_them(folders, other, top) -> N
     judge = backbone_of(folders[other], top=top)
     model = score_of(judge)
     wanted = plain_scores(judge.lm, batch, model.head.weight.detach())
-    torch.testing.assert_close(model(batch), wanted, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(model.scores(batch), wanted, rtol=1e-7, atol=1e-7)
 
 
 def test_states_are_found_in_any_selection_order_and_padding(folders) -> None:
@@ -73,8 +73,9 @@ def test_states_are_found_in_any_selection_order_and_padding(folders) -> None:
     pad = torch.nn.functional.pad
     wide = replace(
         part,
-        answer=pad(part.answer, (0, 3)),
-        mask=pad(part.mask, (0, 3)),
+        token=pad(part.token, (0, 3)),
+        there=pad(part.there, (0, 3)),
+        chosen=pad(part.chosen, (0, 3)),
         logp=pad(part.logp, (0, 3)),
     )
     for some in (batch, part, wide):
@@ -90,14 +91,14 @@ def test_states_are_found_in_any_selection_order_and_padding(folders) -> None:
 def test_one_unknown_answer_means_a_fresh_pass(folders) -> None:
     backbone = backbone_of(folders[0])
     batch = drawn(backbone)
-    answer = batch.answer.clone()
-    answer[0, 0] = (answer[0, 0] + 1) % 250
-    changed = replace(batch, answer=answer)
+    token = batch.token.clone()
+    token[0, 0] = (token[0, 0] + 1) % 250
+    changed = replace(batch, token=token)
     [layout] = backbone.layouts(changed)
     assert backbone.states.find(layout, changed) is None
     model = score_of(backbone)
     wanted = plain_scores(backbone.lm, changed, model.head.weight.detach())
-    torch.testing.assert_close(model(changed), wanted, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(model.scores(changed), wanted, rtol=1e-7, atol=1e-7)
 
 
 def test_the_next_rollout_takes_the_place_of_the_last(folders) -> None:
@@ -123,7 +124,7 @@ def test_one_long_answer_costs_the_short_ones_nothing(folders) -> None:
     for text in texts:
         prompt = codec.prompt("hi")
         examples.append((prompt, codec.completion_ids(prompt, text)))
-    batch = demonstrations(examples, pad_id=codec.pad_id)
+    batch = given_answers(examples, pad_id=codec.pad_id)
     backbone.remember("data", batch)
     [block] = backbone.states._blocks.values()
     kept = sum(x.untyped_storage().nbytes() for x in block.answers.values())
@@ -146,7 +147,7 @@ def test_keeping_states_reads_each_answer_once(folders, monkeypatch) -> None:
     backbone.max_tokens = 60
     codec = backbone.lm.codec
     prompts = [codec.prompt(f"Write about number {i}.") for i in range(24)]
-    batch = demonstrations(
+    batch = given_answers(
         [(p, codec.completion_ids(p, "yes")) for p in prompts], pad_id=codec.pad_id
     )
     read: list[int] = []

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from plaudit.lm.ppo import (
-    PPOConfig,
-    RunningMoments,
-    adapted_kl_coef,
-    minibatches,
-    ppo,
-    prompt_batch,
-)
-from plaudit.lm.steps import credit, last_token, token_steps
-from plaudit.ops import gae
+from plaudit.lm.ppo import PPOConfig, ppo
+from plaudit.lm.steps import credit, token_steps
+from plaudit.ops import gae, outcome_reward
 from plaudit.records.events import Checkpoint, Done, Step
 from plaudit.records.types import Prompt, Trajectories
 from tabular_roles import (
@@ -105,6 +97,11 @@ def test_a_larger_kl_coefficient_stays_nearer_to_the_reference() -> None:
     assert measured == pytest.approx(exact, abs=0.06)
 
 
+def steps_of(batch, value, score, logp_ref, kl_coef: float):
+    reward = outcome_reward(score, batch.chosen)
+    return token_steps(batch, value=value, reward=reward, logp_ref=logp_ref, kl_coef=kl_coef)
+
+
 def _batch(lengths: list[int], *, seed: int = 0, dtype: torch.dtype = torch.float64):
     """Answers of the given lengths with random log-probabilities, values and scores."""
     generator = torch.Generator().manual_seed(seed)
@@ -116,10 +113,10 @@ def _batch(lengths: list[int], *, seed: int = 0, dtype: torch.dtype = torch.floa
 
     logp, logp_ref, value = -noise().abs(), -noise().abs(), noise()
     score = torch.randn(num, generator=generator, dtype=dtype)
-    batch = Trajectories(
+    batch = Trajectories.of_answers(
         prompts=(Prompt("x", (1, 2)),),
         group=torch.zeros(num, dtype=torch.int64),
-        answer=torch.randint(0, 50, (num, steps), generator=generator) * mask,
+        token=torch.randint(0, 50, (num, steps), generator=generator) * mask,
         mask=mask,
         logp=logp,
         terminated=torch.ones(num, dtype=torch.bool),
@@ -140,7 +137,7 @@ def test_the_token_mdp_gives_control_and_language_the_same_credit(gamma: float, 
     lengths = [5, 1, 8, 3, 8]
     batch, logp_ref, value, score = _batch(lengths)
     beta = 0.3
-    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=beta)
+    steps = steps_of(batch, value, score, logp_ref, beta)
     adv, ret = credit(steps, gamma=gamma, lam=lam)
 
     stream: dict[str, list[float]] = {k: [] for k in ("reward", "value", "next", "end")}
@@ -155,22 +152,22 @@ def test_the_token_mdp_gives_control_and_language_the_same_credit(gamma: float, 
     as_row = {k: torch.tensor(v, dtype=torch.float64)[None] for k, v in stream.items()}
     end = as_row["end"].bool()
     flat = gae(as_row["reward"], as_row["value"], as_row["next"], end, end, gamma=gamma, lam=lam)
-    torch.testing.assert_close(adv[batch.mask], flat[0], rtol=0, atol=1e-10)
-    torch.testing.assert_close(ret[batch.mask], (flat + as_row["value"])[0], rtol=0, atol=1e-10)
-    assert bool((adv[~batch.mask] == 0).all())
+    torch.testing.assert_close(adv[batch.chosen], flat[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(ret[batch.chosen], (flat + as_row["value"])[0], rtol=0, atol=1e-10)
+    assert bool((adv[~batch.chosen] == 0).all())
 
 
 def test_rewards_of_a_row_sum_to_its_score_less_the_kl_penalty() -> None:
     batch, logp_ref, value, score = _batch([4, 2, 7])
-    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.25)
-    kl = ((batch.logp - logp_ref) * batch.mask).sum(1)
+    steps = steps_of(batch, value, score, logp_ref, 0.25)
+    kl = ((batch.logp - logp_ref) * batch.chosen).sum(1)
     torch.testing.assert_close(steps.reward.sum(1), score - 0.25 * kl)
 
 
 def test_the_score_sits_on_the_last_real_token() -> None:
     """Not one slot after it, and not on padding that shares the stop token's id (trl#3750)."""
     batch, logp_ref, value, score = _batch([4, 2, 7])
-    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.0)
+    steps = steps_of(batch, value, score, logp_ref, 0.0)
     assert steps.reward.nonzero().tolist() == [[0, 3], [1, 1], [2, 6]]
     assert steps.reward[[0, 1, 2], [3, 1, 6]].tolist() == score.tolist()
 
@@ -178,7 +175,7 @@ def test_the_score_sits_on_the_last_real_token() -> None:
 def test_the_longest_answer_counts_as_finished_if_it_is() -> None:
     """An answer as long as the batch's longest is not thereby cut (AReaL's no-EOS test)."""
     batch, logp_ref, value, score = _batch([4, 7])
-    steps = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.0)
+    steps = steps_of(batch, value, score, logp_ref, 0.0)
     assert bool(steps.terminated[1, 6])
     assert float(steps.next_value[1, 6]) == 0.0
 
@@ -186,73 +183,23 @@ def test_the_longest_answer_counts_as_finished_if_it_is() -> None:
 def test_padding_changes_no_credit() -> None:
     batch, logp_ref, value, score = _batch([4, 2, 7])
     pad = torch.nn.functional.pad
-    wide = Trajectories(
+    wide = Trajectories.of_answers(
         prompts=batch.prompts,
         group=batch.group,
-        answer=pad(batch.answer, (0, 5), value=9),
-        mask=pad(batch.mask, (0, 5)),
+        token=pad(batch.token, (0, 5), value=9),
+        mask=pad(batch.chosen, (0, 5)),
         logp=pad(batch.logp, (0, 5)),
         terminated=batch.terminated,
         texts=batch.texts,
         sampling=batch.sampling,
     )
-    narrow = token_steps(batch, value=value, score=score, logp_ref=logp_ref, kl_coef=0.1)
-    wider = token_steps(
-        wide, value=pad(value, (0, 5)), score=score, logp_ref=pad(logp_ref, (0, 5)), kl_coef=0.1
-    )
+    narrow = steps_of(batch, value, score, logp_ref, 0.1)
+    wider = steps_of(wide, pad(value, (0, 5)), score, pad(logp_ref, (0, 5)), 0.1)
     for a, b in zip(
         credit(narrow, gamma=1.0, lam=0.9), credit(wider, gamma=1.0, lam=0.9), strict=True
     ):
         assert torch.equal(a, b[:, :7])
         assert not b[:, 7:].any()
-
-
-def test_last_token_of_rows_with_and_without_tokens() -> None:
-    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]], dtype=torch.bool)
-    assert last_token(mask).nonzero().tolist() == [[0, 1], [2, 2], [3, 0]]
-
-
-def test_every_prompt_is_drawn_once_an_epoch() -> None:
-    drawn = [i for step in range(10) for i in prompt_batch(7, step=step, size=7, seed=3)]
-    for epoch in range(10):
-        assert sorted(drawn[7 * epoch : 7 * epoch + 7]) == list(range(7))
-    uneven = [i for step in range(14) for i in prompt_batch(7, step=step, size=4, seed=3)]
-    assert np.bincount(uneven).tolist() == [8] * 7
-
-
-def test_minibatches_deal_every_answer_once_and_keep_prompts_whole() -> None:
-    parts = minibatches(5, 3, number=2, key=(1, 2))
-    assert sorted(row for part in parts for row in part) == list(range(15))
-    for part in parts:
-        assert len({row // 3 for row in part}) * 3 == len(part)
-
-
-def test_adaptive_kl_coefficient_by_hand() -> None:
-    """Twice the target is an error of 1, cut to 0.2: 0.1·(1 + 0.2·64/1000) = 0.10128."""
-    up = adapted_kl_coef(0.1, 12.0, target=6.0, num_answers=64, horizon=1000)
-    assert up == pytest.approx(0.10128, rel=1e-12)
-    # 10 % above the target: 0.1·(1 + 0.1·64/1000) = 0.10064
-    little = adapted_kl_coef(0.1, 6.6, target=6.0, num_answers=64, horizon=1000)
-    assert little == pytest.approx(0.10064, rel=1e-9)
-    down = adapted_kl_coef(0.1, -3.0, target=6.0, num_answers=64, horizon=1000)
-    assert down == pytest.approx(0.1 * (1 - 0.2 * 64 / 1000), rel=1e-12)
-
-
-def test_running_moments_equal_those_of_all_scores() -> None:
-    rng = np.random.default_rng(0)
-    parts = [rng.normal(3, 2, size=n) for n in (5, 1, 17)]
-    moments = RunningMoments()
-    for part in parts:
-        moments.add(part.tolist())
-    whole = np.concatenate(parts)
-    assert moments.mean == pytest.approx(whole.mean(), rel=1e-12)
-    assert moments.std == pytest.approx(whole.std(), rel=1e-12)
-
-
-def test_equal_scores_are_not_scaled_up() -> None:
-    moments = RunningMoments()
-    moments.add([0.1] * 64)
-    assert moments.std == 1.0
 
 
 def test_continuing_from_a_checkpoint_is_the_uninterrupted_run() -> None:

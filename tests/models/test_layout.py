@@ -23,10 +23,10 @@ def batch_of(prompts: list[int], answers: list[tuple[int, int]]) -> Trajectories
     for row, (_, n) in enumerate(answers):
         answer[row, :n] = torch.tensor([next(token) for _ in range(n)], dtype=torch.int64)
         mask[row, :n] = True
-    return Trajectories(
+    return Trajectories.of_answers(
         prompts=made,
         group=torch.tensor([g for g, _ in answers]),
-        answer=answer,
+        token=answer,
         mask=mask,
         logp=torch.zeros(answer.shape),
         terminated=torch.ones(len(answers), dtype=torch.bool),
@@ -37,7 +37,7 @@ def batch_of(prompts: list[int], answers: list[tuple[int, int]]) -> Trajectories
 
 def conversations(batch: Trajectories) -> list[list[int]]:
     return [
-        [*batch.prompts[int(batch.group[row])].ids, *batch.answer[row][batch.mask[row]].tolist()]
+        [*batch.prompts[int(batch.group[row])].ids, *batch.token[row][batch.there[row]].tolist()]
         for row in range(len(batch))
     ]
 
@@ -52,7 +52,7 @@ def test_a_token_sees_its_own_conversation_as_far_as_the_window(window) -> None:
     for i, row in enumerate(layout.rows):
         whole = conversations(batch)[row]
         num_prompt = len(batch.prompts[int(batch.group[row])].ids)
-        for t in range(int(batch.mask[row].sum())):
+        for t in range(int(batch.chosen[row].sum())):
             r, place = divmod(int(layout.own[i, t]), width)
             seen = layout.token[r][allowed[r, place]].tolist()
             at = num_prompt + t
@@ -79,7 +79,7 @@ def test_every_answer_stands_in_one_row_behind_its_prompt(
     for layout in layouts:
         width = layout.token.shape[1]
         for i, row in enumerate(layout.rows):
-            places = layout.own[i][layout.mask[i]]
+            places = layout.own[i][layout.there[i]]
             r = int(layout.last[i]) // width
             start = r * width
             found = layout.token.flatten()[
@@ -98,7 +98,7 @@ def test_every_answer_stands_in_one_row_behind_its_prompt(
 
 def test_a_hole_in_a_mask_is_refused_and_an_empty_answer_is_not() -> None:
     batch = batch_of([2], [(0, 3), (0, 0)])
-    assert pack(batch, pad_id=0).mask.sum() == 3
-    batch.mask[0, 1] = False
-    with pytest.raises(UserError, match="the mask of answer 0 has a hole"):
+    assert pack(batch, pad_id=0).there.sum() == 3
+    batch.there[0, 1] = False
+    with pytest.raises(UserError, match="row 0 of the batch has a hole"):
         pack(batch, pad_id=0)

@@ -258,3 +258,14 @@ def test_groups_do_not_see_one_another(reward):
     x = torch.from_numpy(reward)
     for f in (ops.group_advantage, ops.leave_one_out_advantage):
         torch.testing.assert_close(f(x), torch.stack([f(row) for row in x]))
+
+
+def test_the_last_step_of_rows_with_and_without_steps():
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0]], dtype=torch.bool)
+    assert ops.last_step(mask).nonzero().tolist() == [[0, 1], [2, 2], [3, 0], [4, 1]]
+
+
+def test_an_outcome_is_one_reward_and_sums_to_its_score():
+    mask = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    reward = ops.outcome_reward(torch.tensor([2.5, 9.0]), mask)
+    assert reward.tolist() == [[0, 0, 2.5, 0], [0, 0, 0, 0]]

@@ -209,3 +209,10 @@ def test_nothing_is_broadcast():
     for call in calls:
         with pytest.raises(ValueError, match="nothing is broadcast"):
             call()
+
+
+def test_explained_variance_by_hand():
+    """Var R = 2/3 · 4 = 8/3 of (0, 2, 4); values (0, 2, 2) miss (0, 0, 2): Var 8/9; 1 − 1/3 = 2/3."""
+    ret, value = torch.tensor([0.0, 2.0, 4.0]), torch.tensor([0.0, 2.0, 2.0])
+    assert ops.explained_variance(value, ret) == pytest.approx(2 / 3, rel=1e-6)
+    assert ops.explained_variance(value, torch.ones(3)) == 0.0

@@ -57,10 +57,10 @@ def probe_batch(lm: LanguageModel, *, longest: int | None = None) -> Trajectorie
     for row, n in enumerate(counts):
         answer[row, :n] = torch.tensor(some(n))
         mask[row, :n] = True
-    return Trajectories(
+    return Trajectories.of_answers(
         prompts=prompts,
         group=torch.tensor([0, 0, 1, 1]),
-        answer=answer,
+        token=answer,
         mask=mask,
         logp=torch.zeros(answer.shape),
         terminated=torch.ones(4, dtype=torch.bool),
@@ -82,10 +82,10 @@ def _windows(config: Any) -> list[int]:
 @torch.no_grad()
 def plain_logprobs(model: Any, batch: Trajectories) -> Tensor:
     """Log-probabilities [B, T] by the model alone, one conversation at a time."""
-    out = torch.zeros(batch.mask.shape, dtype=torch.float64)
+    out = torch.zeros(batch.there.shape, dtype=torch.float64)
     for row in range(len(batch)):
         prompt = batch.prompts[int(batch.group[row])].ids
-        ids = batch.answer[row][batch.mask[row]]
+        ids = batch.token[row][batch.there[row]]
         whole = torch.tensor([[*prompt, *ids.tolist()]], device=model.device)
         logits = model(input_ids=whole, use_cache=False).logits[0, len(prompt) - 1 : -1]
         each = logits.double().cpu().log_softmax(-1).gather(1, ids.cpu()[:, None])
@@ -96,20 +96,20 @@ def plain_logprobs(model: Any, batch: Trajectories) -> Tensor:
 @torch.no_grad()
 def stepped_logprobs(decoder: Any, batch: Trajectories) -> Tensor:
     """Log-probabilities [B, T] as the sampler's decoder makes them, a token at a time."""
-    num_steps = batch.mask.shape[1]
+    num_steps = batch.there.shape[1]
     group: list[int] = batch.group.tolist()
     decoder.refresh()
     prefix = decoder.prefill([prompt.ids for prompt in batch.prompts])
     answers = decoder.start(prefix, group, num_steps)
     logits = prefix.logits[torch.tensor(group, device=prefix.logits.device)]
-    token = batch.answer.to(logits.device)
+    token = batch.token.to(logits.device)
     steps = []
     for t in range(num_steps):
         each = logits.double().log_softmax(-1).gather(1, token[:, t, None])
         steps.append(each[:, 0])
         if t + 1 < num_steps:
             logits, _ = answers.step(token[:, t])
-    return torch.stack(steps, dim=1).cpu() * batch.mask.cpu()
+    return torch.stack(steps, dim=1).cpu() * batch.there.cpu()
 
 
 def gap(found: Tensor, wanted: Tensor, mask: Tensor) -> float:

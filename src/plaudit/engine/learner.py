@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from plaudit.engine.memory import give_back_memory
 from plaudit.records.config import Config
+from plaudit.records.state import Saved
 
 
 class AdamConfig(Config):
@@ -43,6 +43,7 @@ class Learner:
         )
 
     def zero_grad(self) -> None:
+        """Forget the gradient."""
         self.optimiser.zero_grad(set_to_none=True)
 
     def step(self, *, lr: float) -> float:
@@ -65,8 +66,9 @@ class Learner:
         give_back_memory()  # activations of one size leave holes that the next do not fit
         return grad_norm
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and moments by name; moments are absent before the first step."""
+    def state(self) -> Saved:
+        """Weights and moments by name, lent until the next step; moments are absent before the
+        first one."""
         arrays: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             arrays[f"weight.{name}"] = parameter.detach()
@@ -74,9 +76,9 @@ class Learner:
                 arrays[f"{key}.{name}"] = value
         return arrays, {}
 
-    def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Put back what `state` gave, bit for bit; without moments the optimiser starts afresh."""
-        del facts
+    def restore(self, arrays: Mapping[str, Tensor]) -> None:
+        """Put back the arrays that `state` gave, bit for bit; without moments the optimiser starts
+        afresh."""
         self.zero_grad()
         for name, parameter in self.parameters.items():
             with torch.no_grad():

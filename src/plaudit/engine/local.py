@@ -11,23 +11,24 @@ in `scorers`. No role moves another: what one trains, no other holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from plaudit.engine.agreement import gap, tolerance
-from plaudit.engine.learner import AdamConfig, Learner
+from plaudit.engine.learner import AdamConfig
 from plaudit.engine.memory import give_back_memory
+from plaudit.engine.role import Taught
 from plaudit.engine.scorers import LocalCritic, LocalRewardModel
 from plaudit.engine.shared import Policy, SharedBackbone
+from plaudit.engine.tops import LoRA, taught
+from plaudit.models.adapter import save_adapter
+from plaudit.models.answers import texts_of
+from plaudit.models.formats.save import save_language_model
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling
-from plaudit.records.types import Prompt, Trajectories
-
-if TYPE_CHECKING:
-    from plaudit.records.roles import PolicyLoss
+from plaudit.records.types import Prompt, Replier, Trajectories
 
 ROLLOUT = "rollout"
 """The block of trunk states that belongs to the actor's latest answers."""
@@ -46,22 +47,39 @@ class LocalReference(Policy):
             self.head.module.requires_grad_(False)
 
 
-class LocalActor(Policy):
-    """The policy being taught; its top is the model's own, so the sampler sees every update."""
+class LocalActor(Taught, Policy):
+    """The policy being taught; its plain top is the model's own, so the sampler sees every update.
 
-    def __init__(self, backbone: SharedBackbone, *, adam: AdamConfig | None = None) -> None:
-        super().__init__(backbone, backbone.top, backbone.head)
-        self.version = 0
-        named = dict(backbone.top.named_parameters())
-        if backbone.split == 0:
+    With `lora` its top learns adapters relative to the weights as they are now, and its head stays.
+    """
+
+    def __init__(
+        self,
+        backbone: SharedBackbone,
+        *,
+        adam: AdamConfig | None = None,
+        lora: LoRA | None = None,
+    ) -> None:
+        trained = taught(backbone.top, lora)
+        super().__init__(backbone, trained.forward, backbone.head)
+        named = trained.parameters()
+        if lora is not None:
+            backbone.head.module.requires_grad_(False)
+        elif backbone.split == 0:
             known = {id(p) for p in named.values()}
             of_head = backbone.head.module.named_parameters()
             named |= {f"lm_head.{n}": p for n, p in of_head if id(p) not in known}
-        self.learner = Learner(named, adam or AdamConfig())
+        self.teach(trained, named, adam)
         self._compared = False
 
     def generate(
-        self, prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        num_answers: int,
+        sampling: Sampling,
+        seed: int,
+        replier: Replier | None = None,
     ) -> Trajectories:
         """`num_answers` answers to each prompt; the trunk's states of the latest ones are kept.
 
@@ -77,16 +95,15 @@ class LocalActor(Policy):
         # half a gigabyte for a 135M model, remade in a fraction of a second
         self.backbone.sampler.release()
         give_back_memory()
-        codec = self.backbone.lm.codec
-        rows = zip(drawn.answer.tolist(), drawn.mask.sum(1).tolist(), strict=True)
-        batch = Trajectories(
-            prompts=tuple(prompts),
-            group=torch.arange(len(prompts)).repeat_interleave(num_answers),
-            answer=drawn.answer,
+        group = torch.arange(len(prompts), device=self.device).repeat_interleave(num_answers)
+        batch = Trajectories.of_answers(
+            prompts=prompts,
+            group=group,
+            token=drawn.answer,
             mask=drawn.mask,
             logp=drawn.logp,
             terminated=drawn.terminated,
-            texts=tuple(codec.decode(ids[:n]) for ids, n in rows),
+            texts=texts_of(drawn.answer, drawn.mask, drawn.mask, self.backbone.lm.codec),
             sampling=sampling,
             version=self.version,
         )
@@ -101,7 +118,7 @@ class LocalActor(Policy):
         stride = max(len(batch) // _CHECKED_ROWS, 1)
         some = batch.select(range(0, len(batch), stride)[:_CHECKED_ROWS])
         close = tolerance(self.backbone.dtype)
-        found, mask = self.logprobs(some), some.mask
+        found, mask = self.logprobs(some), some.chosen
         apart = gap(found, some.logp, mask)
         if some.sampling.top_k or some.sampling.top_p < 1:
             far = (found - some.logp).abs()[mask] > close * some.logp.abs()[mask].clamp(min=1)
@@ -114,25 +131,27 @@ class LocalActor(Policy):
             )
         self._compared = True
 
-    def update(self, batch: Trajectories, loss: PolicyLoss, *, lr: float) -> Mapping[str, float]:
-        """One step on the sum of `loss(rows, logp [b, T], entropy [b, T])` over micro-batches."""
-        self.learner.zero_grad()
-        for layout in self.backbone.layouts(batch):
-            logp, entropy = self.token_stats(layout, batch)
-            torch.autograd.backward(loss(list(layout.rows), logp, entropy))
-        grad_norm = self.learner.step(lr=lr)
-        self.version += 1
-        return {"grad_norm": grad_norm}
+    def sync(self, version: int) -> None:
+        """Nothing to do: here the weights that are taught are those that draw.
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and moments, and the version."""
-        arrays, _ = self.learner.state()
-        return arrays, {"version": self.version}
+        Raises ValueError for another version than that of the weights.
+        """
+        if version != self.version:
+            raise ValueError(f"version {version} is asked for, but the weights are {self.version}")
 
-    def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
-        self.learner.restore(arrays, facts)
-        self.version = int(facts["version"])
+    def save(self, folder: str | Path) -> None:
+        """Write the whole policy, adapters merged, as `transformers` loads it."""
+        lm = self.backbone.lm
+        save_language_model(folder, lm.model, lm.codec)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the adapters as peft does, relative to the model as it was read; ValueError where
+        the whole top is taught."""
+        rank = self.trained.rank
+        if not rank:
+            raise ValueError("this actor is taught whole: it has no adapters to write")
+        split = self.backbone.split
+        save_adapter(folder, self.backbone.lm, self.top, split=split, rank=rank)
 
 
 __all__ = [

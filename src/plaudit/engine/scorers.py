@@ -5,28 +5,32 @@ Each is a top of its own with a scalar head, over the trunk that all roles share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from plaudit.engine.learner import AdamConfig, Learner
-from plaudit.engine.shared import SharedBackbone, spread
+from plaudit.engine.learner import AdamConfig
+from plaudit.engine.role import Taught, spread
+from plaudit.engine.shared import SharedBackbone
+from plaudit.engine.tops import LoRA, taught
 from plaudit.models.backbone import Decoder, ScalarHead, copy_top, gather_places
+from plaudit.models.classifier import save_classifier
 from plaudit.models.layout import Layout
 from plaudit.models.probe_start import can_start_from_probe, last_hidden, mean_token, write_probe
-from plaudit.ops.masks import wide
+from plaudit.ops import outcome_reward
 from plaudit.records.types import Trajectories
 
-if TYPE_CHECKING:
-    from plaudit.records.roles import ValueLoss
 
+class Scorer(Taught):
+    """A top of its own with a scalar head: what a reward model and a critic both are.
 
-class Scorer:
-    """A top of its own with a scalar head: what a reward model and a critic both are."""
+    It starts as a copy of `top` (by default the model's own), and is taught whole or by adapters.
+    """
 
-    has_bias = False
+    has_bias: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -34,13 +38,20 @@ class Scorer:
         *,
         top: Decoder | None = None,
         adam: AdamConfig | None = None,
+        lora: LoRA | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.top = copy_top(top or backbone.top).requires_grad_(True)
+        super().__init__(backbone)
+        trained = taught(copy_top(top or backbone.top), lora)
         self.head = ScalarHead(backbone.width, bias=self.has_bias, dtype=backbone.dtype)
-        named = {f"top.{name}": p for name, p in self.top.named_parameters()}
+        self.head.to(backbone.device)
+        named = {f"top.{name}": p for name, p in trained.parameters().items()}
         named |= {f"head.{name}": p for name, p in self.head.named_parameters()}
-        self.learner = Learner(named, adam or AdamConfig())
+        self.teach(trained, named, adam)
+
+    @property
+    def top(self) -> Decoder:
+        """The top as it computes."""
+        return self.trained.forward
 
     def freeze(self) -> None:
         """No more training: gradients and moments, three times the weights, are given back."""
@@ -49,31 +60,42 @@ class Scorer:
         self.top.requires_grad_(False)
         self.head.requires_grad_(False)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and moments, as `Learner.state`."""
-        return self.learner.state()
-
-    def restore(self, arrays: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
-        self.learner.restore(arrays, facts)
+    def hidden(self, layout: Layout, batch: Trajectories) -> Tensor:
+        """The top's output [R, L, H] in the layout's places."""
+        out: Tensor = self.top(self.backbone.inputs(layout, batch), layout)
+        return out
 
 
 class LocalRewardModel(Scorer):
-    """One score for an answer, read at its last real token."""
+    """One score for a row, read at its last chosen token."""
 
-    def layout_scores(self, layout: Layout, batch: Trajectories) -> Tensor:
-        """Scores [b] of the layout's answers."""
-        hidden = self.top(self.backbone.inputs(layout, batch), layout)
-        scores: Tensor = self.head(gather_places(hidden, layout.last))
-        return scores
+    gives: ClassVar[tuple[str, ...]] = ("score",)
 
-    @torch.no_grad()
-    def __call__(self, batch: Trajectories) -> Tensor:
+    def statistics(
+        self, layout: Layout, batch: Trajectories, needs: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Scores [b] of the layout's rows."""
+        del needs
+        return {"score": self.head(gather_places(self.hidden(layout, batch), layout.last))}
+
+    def scores(self, batch: Trajectories) -> Tensor:
         """Scores [B]."""
-        out = torch.zeros(len(batch), dtype=wide(self.backbone.dtype))
-        for layout in self.backbone.layouts(batch):
-            out[list(layout.rows)] = self.layout_scores(layout, batch).to(out)
-        return out
+        return self.gathered(batch, "score")
+
+    def __call__(self, batch: Trajectories) -> Tensor:
+        """Rewards [B, T]: each row's score on its last chosen token."""
+        return outcome_reward(self.scores(batch), batch.chosen)
+
+    def save(self, folder: str | Path) -> None:
+        """Write it as a sequence classifier of one label (`models.classifier`)."""
+        lm, split = self.backbone.lm, self.backbone.split
+        save_classifier(
+            folder,
+            lm.model,
+            lm.codec,
+            score_weight=self.head.weight.detach(),
+            layers_state=_of_whole_decoder(self.trained.plain, split),
+        )
 
     @torch.no_grad()
     def mean_tokens(self, batch: Trajectories) -> Tensor | None:
@@ -88,7 +110,7 @@ class LocalRewardModel(Scorer):
         mean = self.mean_tokens(batch)
         assert mean is not None, "mean_tokens says whether a probe can be written"
         last = self._gathered(batch, last_hidden)
-        write_probe(self.top, self.head, weight.to(mean.dtype), mean=mean, last=last)
+        write_probe(self.trained.plain, self.head, weight.to(mean.dtype), mean=mean, last=last)
 
     def _gathered(self, batch: Trajectories, read: Callable[[Tensor, Layout], Tensor]) -> Tensor:
         """`read(trunk states, layout)` [b, H] of every layout, in the batch's order: [B, H]."""
@@ -97,33 +119,12 @@ class LocalRewardModel(Scorer):
             out[list(layout.rows)] = read(self.backbone.inputs(layout, batch), layout)
         return out
 
-    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:
-        """One step on `loss(rows, scores [b])`; answers to one prompt reach it together.
-
-        Where a prompt's answers do not fit into one micro-batch, all are scored first, the loss is
-        differentiated by the scores, and each micro-batch then carries its share back: the same
-        gradient for one more forward pass.
-        """
-        self.learner.zero_grad()
-        layouts = list(self.backbone.layouts(batch))
-        in_one = [set(layout.groups) for layout in layouts]
-        if sum(map(len, in_one)) == len(set().union(*in_one)):
-            for layout in layouts:
-                torch.autograd.backward(loss(list(layout.rows), self.layout_scores(layout, batch)))
-        else:
-            scores = self(batch).requires_grad_(True)
-            torch.autograd.backward(loss(list(range(len(batch))), scores))
-            assert scores.grad is not None
-            for layout in layouts:
-                mine = self.layout_scores(layout, batch)
-                torch.autograd.backward(mine, scores.grad[list(layout.rows)].to(mine))
-        return {"grad_norm": self.learner.step(lr=lr)}
-
 
 class LocalCritic(Scorer):
     """The value of the state before each token, read where that token is predicted."""
 
-    has_bias = True
+    gives: ClassVar[tuple[str, ...]] = ("value",)
+    has_bias: ClassVar[bool] = True
 
     @classmethod
     def from_reward_model(
@@ -133,32 +134,36 @@ class LocalCritic(Scorer):
         scale: float = 1.0,
         shift: float = 0.0,
         adam: AdamConfig | None = None,
+        lora: LoRA | None = None,
     ) -> LocalCritic:
         """Starts as the reward model: V = scale · (score − shift) (Huang et al. 2024, detail 11)."""
-        critic = cls(reward.backbone, top=reward.top, adam=adam)
+        critic = cls(reward.backbone, top=reward.trained.plain, adam=adam, lora=lora)
         with torch.no_grad():
             critic.head.weight.copy_(reward.head.weight * scale)
             assert critic.head.bias is not None
             critic.head.bias.fill_(-shift * scale)
         return critic
 
-    def layout_values(self, layout: Layout, batch: Trajectories) -> Tensor:
-        """Values [b, T], T of the batch, 0 off the mask."""
-        hidden = self.top(self.backbone.inputs(layout, batch), layout)
-        value = self.head(gather_places(hidden, layout.before[layout.mask]))
-        return spread(value, layout, (len(layout.rows), batch.mask.shape[1]))
+    def statistics(
+        self, layout: Layout, batch: Trajectories, needs: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Values of the chosen tokens: [b, T], T of the batch, 0 elsewhere."""
+        del needs
+        places = layout.before[layout.chosen]
+        value = self.head(gather_places(self.hidden(layout, batch), places))
+        return {"value": spread(value, layout, batch.chosen.shape[1])}
 
-    @torch.no_grad()
     def values(self, batch: Trajectories) -> Tensor:
-        """V(state before token t), [B, T]; 0 off the mask."""
-        out = torch.zeros(batch.mask.shape, dtype=wide(self.backbone.dtype))
-        for layout in self.backbone.layouts(batch):
-            out[list(layout.rows)] = self.layout_values(layout, batch).to(out)
-        return out
+        """V(state before token t), [B, T]; 0 off the chosen tokens."""
+        return self.gathered(batch, "value")
 
-    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:
-        """One step on the sum of `loss(rows, values [b, T])` over micro-batches."""
-        self.learner.zero_grad()
-        for layout in self.backbone.layouts(batch):
-            torch.autograd.backward(loss(list(layout.rows), self.layout_values(layout, batch)))
-        return {"grad_norm": self.learner.step(lr=lr)}
+
+def _of_whole_decoder(top: Decoder, split: int) -> dict[str, Tensor]:
+    """A top's weights under the names of the whole decoder: layers.0 of the top is layers.split."""
+    named = {}
+    for name, value in top.base.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "layers":
+            parts[1] = str(int(parts[1]) + split)
+        named[".".join(parts)] = value
+    return named

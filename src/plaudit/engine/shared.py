@@ -9,14 +9,15 @@ since losses carry their denominators, the cut changes nothing but memory.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from plaudit.engine.agreement import gap, plain_logprobs, probe_batch, stepped_logprobs, tolerance
 from plaudit.engine.memory import keep_freed_memory
+from plaudit.engine.role import HeadDistribution, Role, spread
 from plaudit.engine.trunk_states import TrunkStates
 from plaudit.models.backbone import (
     Decoder,
@@ -30,7 +31,6 @@ from plaudit.models.heads import LMHead
 from plaudit.models.layout import Layout, micro_layouts
 from plaudit.models.sampling.hosted import HostedDecoder
 from plaudit.models.sampling.sampler import Sampler
-from plaudit.ops.masks import wide
 from plaudit.records.errors import UserError
 from plaudit.records.types import Trajectories
 
@@ -95,8 +95,20 @@ class SharedBackbone:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
         dtype: torch.dtype = self.lm.model.dtype
         return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.lm.model.device
+        return device
+
+    def close(self) -> None:
+        """Give back the sampler's copies of weights and all kept states."""
+        self.sampler.release()
+        self.states.clear()
 
     def copied(self) -> tuple[Decoder, LMHead]:
         """A top and a head that no training of this model's own will move.
@@ -143,7 +155,7 @@ class SharedBackbone:
         for packed in (True, False):
             self.is_packed = packed
             try:
-                apart = gap(policy.logprobs(probe), wanted, probe.mask)
+                apart = gap(policy.logprobs(probe), wanted, probe.chosen)
                 _differentiate(policy, probe)
             except Exception as error:  # whatever its own code says to a mask or a product of ours
                 apart = float("inf")
@@ -155,7 +167,7 @@ class SharedBackbone:
         apart, why = float("inf"), ""
         for decoder in (self.sampler.decoder, HostedDecoder(self.lm.model, self.sampler.split)):
             try:
-                apart = gap(stepped_logprobs(decoder, probe), wanted, probe.mask)
+                apart = gap(stepped_logprobs(decoder, probe), wanted, probe.chosen)
             except Exception as error:  # a cache of another kind than the loop can copy
                 apart = float("inf")
                 why = f" ({_first_line(error)})"
@@ -167,33 +179,39 @@ class SharedBackbone:
         self.sampler.release()
 
 
-class Policy:
-    """A top with an LM head: log-probabilities of given tokens under their batch's `sampling`."""
+class Policy(Role):
+    """A top with an LM head: log-probabilities of chosen tokens under their batch's `sampling`."""
+
+    gives: ClassVar[tuple[str, ...]] = ("logp", "entropy", "distribution", "hidden")
 
     def __init__(self, backbone: SharedBackbone, top: Decoder, head: LMHead) -> None:
-        self.backbone = backbone
+        super().__init__(backbone)
         self.top = top
         self.head = head
 
-    def token_stats(self, layout: Layout, batch: Trajectories) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy for each answer token of the layout: [b, T] each, T of the
-        batch, 0 off the mask. The LM head is applied to the places that count and no others."""
+    def statistics(
+        self, layout: Layout, batch: Trajectories, needs: Sequence[str]
+    ) -> dict[str, Any]:
+        """Of the layout's chosen tokens: [b, T] each, T of the batch, 0 elsewhere. The LM head is
+        applied to the places that count and no others."""
+        num_steps = batch.chosen.shape[1]
         hidden = self.top(self.backbone.inputs(layout, batch), layout)
-        logp, entropy = self.head.token_stats(
-            gather_places(hidden, layout.before[layout.mask]),
-            layout.answer[layout.mask],
-            batch.sampling,
-        )
-        shape = (len(layout.rows), batch.mask.shape[1])
-        return spread(logp, layout, shape), spread(entropy, layout, shape)
+        hidden = gather_places(hidden, layout.before[layout.chosen])
+        found: dict[str, Any] = {}
+        if "logp" in needs or "entropy" in needs:
+            token = layout.answer[layout.chosen]
+            logp, entropy = self.head.token_stats(hidden, token, batch.sampling)
+            found["logp"] = spread(logp, layout, num_steps)
+            found["entropy"] = spread(entropy, layout, num_steps)
+        if "distribution" in needs:
+            found["distribution"] = HeadDistribution(self.head, hidden, layout, num_steps)
+        if "hidden" in needs:
+            found["hidden"] = spread(hidden, layout, num_steps)
+        return found
 
-    @torch.no_grad()
     def logprobs(self, batch: Trajectories) -> Tensor:
-        """Log-probabilities [B, T], 0 off the mask."""
-        out = torch.zeros(batch.mask.shape, dtype=wide(self.backbone.dtype))
-        for layout in self.backbone.layouts(batch):
-            out[list(layout.rows)] = self.token_stats(layout, batch)[0].to(out)
-        return out
+        """Log-probabilities [B, T], 0 off the chosen tokens."""
+        return self.gathered(batch, "logp")
 
 
 @torch.no_grad()
@@ -206,16 +224,9 @@ def _untrained(trunk: Decoder, layout: Layout) -> Tensor:
 def _differentiate(policy: Policy, batch: Trajectories) -> None:
     """One backward pass, which a model's own code can fail where its forward pass does not."""
     for layout in policy.backbone.layouts(batch):
-        logp, _ = policy.token_stats(layout, batch)
+        logp = policy.statistics(layout, batch, ("logp",))["logp"]
         parameters = [p for p in policy.top.parameters() if p.requires_grad]
         torch.autograd.grad(logp.sum(), parameters, allow_unused=True)
-
-
-def spread(x: Tensor, layout: Layout, shape: tuple[int, int]) -> Tensor:
-    """Values of the masked answer tokens [n] at their places in [b, T]; 0 elsewhere."""
-    mask = torch.zeros(shape, dtype=torch.bool, device=x.device)
-    mask[:, : layout.mask.shape[1]] = layout.mask
-    return x.new_zeros(shape).masked_scatter(mask, x)
 
 
 def _tried(name: str, what: str, run: Callable[[], Tensor]) -> Tensor:

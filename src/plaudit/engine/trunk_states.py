@@ -54,13 +54,17 @@ class TrunkStates:
         for r, (g, n) in enumerate(zip(layout.groups, layout.prompt_lengths, strict=True)):
             block.prompts.setdefault(_prompt_key(batch, g), hidden[r, :n].clone())
         for i, row in enumerate(layout.rows):
-            places = layout.own[i][layout.mask[i]]
+            places = layout.own[i][layout.there[i]]
             block.answers[_answer_key(batch, row)] = gather_places(hidden, places)
 
     def drop(self, *names: str) -> None:
         """Forget the blocks of these names, where there are any."""
         for name in names:
             self._blocks.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._blocks.clear()
 
     def find(self, layout: Layout, batch: Trajectories) -> Tensor | None:
         """The states of every place of the layout, 0 on padding; None unless all are known."""
@@ -77,7 +81,7 @@ class TrunkStates:
             assert states is not None
             hidden[r, : len(states)] = states
         flat = hidden.view(-1, hidden.shape[-1])
-        flat[layout.own[layout.mask]] = torch.cat([x for x in own if x is not None])
+        flat[layout.own[layout.there]] = torch.cat([x for x in own if x is not None])
         return hidden
 
     def arrays(self, batch: Trajectories) -> dict[str, Tensor]:
@@ -89,7 +93,7 @@ class TrunkStates:
             return {}
         padded = torch.nn.utils.rnn.pad_sequence
         of_answers = padded([x for x in answers if x is not None], batch_first=True)
-        short = batch.mask.shape[1] - of_answers.shape[1]
+        short = batch.there.shape[1] - of_answers.shape[1]
         return {
             "prompt_hidden": padded([x for x in prompts if x is not None], batch_first=True),
             "answer_hidden": torch.nn.functional.pad(of_answers, (0, 0, 0, short)),
@@ -109,7 +113,7 @@ def _prompt_key(batch: Trajectories, g: int) -> bytes:
 
 
 def _answer_key(batch: Trajectories, row: int) -> bytes:
-    ids = batch.answer[row][batch.mask[row]].cpu()
+    ids = batch.token[row][batch.there[row]].cpu()
     return _prompt_key(batch, int(batch.group[row])) + _digest(ids)
 
 

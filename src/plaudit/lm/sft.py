@@ -1,8 +1,8 @@
 """Supervised fine-tuning: raise the probability of given answers, and of nothing else.
 
-    L = − Σ_t mask_t · log π(y_t | x, y_<t) / Σ mask          over completion tokens only
+    L = − Σ_t chosen_t · log π(y_t | x, y_<t) / Σ chosen      over the tokens to be learned only
 
-Prompt tokens carry no loss; the token that ends the turn does. The denominator counts the tokens of
+Prompts and other people's turns carry no loss; the token that ends a turn does. The denominator counts the tokens of
 the whole batch, so the split into micro-batches changes nothing.
 Source: Ouyang et al. 2022 (2203.02155), section 3.5. Left out: packing of unrelated examples.
 """
@@ -10,20 +10,21 @@ Source: Ouyang et al. 2022 (2203.02155), section 3.5. Left out: packing of unrel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from plaudit.ops import aggregate
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
+from plaudit.records.losses import Numbers, Part
 from plaudit.records.roles import Actor
-from plaudit.records.sampling import Sampling
-from plaudit.records.types import Prompt, Trajectories
+from plaudit.records.state import Parts, Saved, StepCounter
+from plaudit.records.types import Trajectories
 
 
 class SFTConfig(Config):
@@ -35,26 +36,17 @@ class SFTConfig(Config):
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
 
 
-def demonstrations(
-    examples: Sequence[tuple[Prompt, tuple[int, ...]]], *, pad_id: int
-) -> Trajectories:
-    """Prompts with their wanted token ids: given, not drawn, so under the model's own softmax."""
-    longest = max(len(ids) for _, ids in examples)
-    answer = torch.full((len(examples), longest), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(examples), longest), dtype=torch.bool)
-    for row, (_, ids) in enumerate(examples):
-        answer[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        mask[row, : len(ids)] = True
-    return Trajectories(
-        prompts=tuple(prompt for prompt, _ in examples),
-        group=torch.arange(len(examples)),
-        answer=answer,
-        mask=mask,
-        logp=torch.zeros(mask.shape),
-        terminated=torch.ones(len(examples), dtype=torch.bool),
-        texts=("",) * len(examples),
-        sampling=Sampling(max_new_tokens=max(longest, 1)),
-    )
+@dataclass(frozen=True)
+class CrossEntropy:
+    """−log π of the chosen tokens, summed and divided by the denominator."""
+
+    needs: ClassVar[tuple[str, ...]] = ("logp",)
+    together: ClassVar[bool] = False
+
+    def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
+        """The loss, which is the number too."""
+        loss = aggregate(-part["logp"], part.chosen, part.denominator)
+        return loss, {"loss": loss.detach()}
 
 
 def sft(
@@ -64,59 +56,35 @@ def sft(
     data: Trajectories,
     held_out: Trajectories | None = None,
     seed: int,
-    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Train `actor` on `data`; `saved` is a checkpoint's state to continue from."""
-    size = len(data)
+    size, done = len(data), StepCounter()
     per_epoch = math.ceil(size / config.batch_size)
-    total, start = per_epoch * config.num_epochs, 0
+    total = per_epoch * config.num_epochs
+    parts = Parts(actor=actor, loop=done)
     if saved is not None:
-        arrays, facts = saved
-        own = {k.removeprefix("actor."): v for k, v in arrays.items()}
-        actor.restore(own, facts["actor"])
-        start = int(facts["step"])
-    for step in range(start, total):
+        parts.restore(saved)
+    for step in range(done.step, total):
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(size)
         rows = order[place * config.batch_size : (place + 1) * config.batch_size].tolist()
         batch = data.select(rows)
-        denominator = batch.mask.sum()
-        losses: list[float] = []
-
-        def loss(
-            index: list[int],
-            logp: Tensor,
-            entropy: Tensor,
-            batch: Trajectories = batch,
-            denominator: Tensor = denominator,
-            losses: list[float] = losses,
-        ) -> Tensor:
-            del entropy
-            value = aggregate(-logp, batch.mask[index], denominator)
-            losses.append(float(value.detach()))
-            return value
-
+        count = int(batch.chosen.sum())
         lr = config.lr * (1.0 - step / total)
-        update = actor.update(batch, loss, lr=lr)
-        metrics = {"loss": math.fsum(losses), "lr": lr, "grad_norm": update["grad_norm"]}
-        yield Step(step + 1, total, {**metrics, "num_tokens": float(denominator)})
+        update = actor.update(batch, CrossEntropy(), denominator=count, lr=lr)
+        metrics = {"loss": update["loss"], "lr": lr, "grad_norm": update["grad_norm"]}
+        done.step = step + 1
+        yield Step(step + 1, total, {**metrics, "num_tokens": float(count)})
         if step + 1 == total and held_out is not None:
             yield Evaluation(step + 1, held_out_loss(actor, held_out))
         due = (step + 1) % config.save_every == 0 or step + 1 == total
-        yield _checkpoint(step + 1, due, actor)
+        yield Checkpoint(step + 1, parts.state, due)
     yield Done(total)
 
 
 def held_out_loss(actor: Actor, data: Trajectories) -> dict[str, float]:
-    """Mean negative log-probability per completion token at temperature 1, and its exponential."""
+    """Mean negative log-probability per chosen token at temperature 1, and its exponential."""
     given = data.as_given()
-    loss = float(-actor.logprobs(given)[given.mask].double().mean())
+    loss = float(-actor.logprobs(given)[given.chosen].double().mean())
     return {"eval/loss": loss, "eval/perplexity": math.exp(loss)}
-
-
-def _checkpoint(step: int, due: bool, actor: Actor) -> Checkpoint:
-    def state() -> tuple[dict[str, Any], dict[str, Any]]:
-        arrays, facts = actor.state()
-        return {f"actor.{k}": v for k, v in arrays.items()}, {"step": step, "actor": facts}
-
-    return Checkpoint(step, state, due)

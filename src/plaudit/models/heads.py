@@ -10,14 +10,17 @@ run through that code, chunk by chunk, and its gradients by autograd.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from plaudit.models.rewired import with_modules
 from plaudit.ops import token_logprobs, token_logprobs_of
+from plaudit.ops.logprobs import chunk_rows
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +72,25 @@ class LMHead:
         if self.is_linear:
             return token_logprobs(hidden, self.weight, token, bias=self.bias, **how)
         return token_logprobs_of(self.logits, hidden, token, vocabulary=len(self.weight), **how)
+
+    def each(self, hidden: Tensor, function: Callable[..., Tensor], *of_tokens: Tensor) -> Tensor:
+        """function(logits [n, V], ...) -> [n], chunk by chunk over hidden states [N, H]: [N].
+
+        `of_tokens` [N, ...] are cut as the logits are. Chunks are made again on the way back.
+        """
+        parts, size = [], chunk_rows(len(self.weight))
+        for begin in range(0, len(hidden), size):
+            here = slice(begin, begin + size)
+            given = [x[here] for x in of_tokens]
+
+            def of_chunk(h: Tensor, *given: Tensor) -> Tensor:
+                return function(self.logits(h), *given)
+
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(of_chunk, hidden[here], *given, use_reentrant=False))
+            else:
+                parts.append(of_chunk(hidden[here], *given))
+        return torch.cat(parts) if parts else hidden.new_zeros(0)
 
     @torch.no_grad()
     def _found_linear(self) -> bool:

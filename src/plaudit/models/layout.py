@@ -7,9 +7,11 @@ A row holds one prompt followed by its answers, one after another:
     position   0  1  2 |  3  4  5 |  3  4 |  0
 
 A token sees the earlier tokens of its prompt and of its own answer, and nothing else; so every
-answer's numbers are those it would have in a row of its own, whatever shares the row with it. A
-prompt with many answers takes several rows, as a row's mask grows with the square of its length; a
-model that cannot be told such a mask gets rows of one answer each. This file knows token ids and indices only; it never hears of templates or of models.
+answer's numbers are those it would have in a row of its own, whatever shares the row with it. An
+answer is all that follows the prompt, observations between the policy's turns included: all of it
+is read, and what of it was chosen is a mask. A prompt with many answers takes several rows, as a
+row's mask grows with the square of its length; a model that cannot be told such a mask gets rows of
+one answer each. This file knows token ids and indices only; it never hears of templates or models.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ from plaudit.records.types import Trajectories
 class Layout:
     """R packed rows of L places, and where each of B answers of at most T tokens lies in them.
 
-    `token`, `position`, `segment`: [R, L]. Flat indices into the R·L places, [B, T]: `own` of
-    answer token t, `before` of the place whose output predicts it; both 0 off the answer's `mask`.
-    `last` [B] is the place of the last real token: the score sits there, found by the mask and
-    never by looking for a pad id. `rows` are the answers' indices in the batch they came from.
+    `token`, `position`, `segment`: [R, L]. Of the answers, [B, T]: their ids `answer`, and the
+    masks `there` and `chosen`. Flat indices into the R·L places, [B, T]: `own` of token t, `before`
+    of the place whose output predicts it; both 0 where no token is there. `last` [B] is the place
+    of the last chosen token (of the last one there, where none is chosen): the score sits there,
+    found by the mask and never by looking for a pad id. `rows` are the answers' indices in the batch they came from.
     """
 
     token: Tensor
@@ -41,7 +44,8 @@ class Layout:
     before: Tensor
     last: Tensor
     answer: Tensor
-    mask: Tensor
+    there: Tensor
+    chosen: Tensor
     rows: tuple[int, ...]
     prompt_lengths: tuple[int, ...]
     groups: tuple[int, ...]
@@ -85,28 +89,28 @@ def pack(
 ) -> Layout:
     """Lay out the given pieces, one a row; by default each prompt with all of its answers.
 
-    `length` are the answers' lengths where a caller has them. Raises UserError for an answer whose
-    mask has holes.
+    `length` are the answers' lengths where a caller has them. Raises UserError as `lengths` does.
     """
     length = lengths(batch) if length is None else length
-    chosen = _groups(batch) if pieces is None else pieces
-    prompts = [batch.prompts[g].ids for g, _ in chosen]
+    pieces = _groups(batch) if pieces is None else pieces
+    prompts = [batch.prompts[g].ids for g, _ in pieces]
     num_places = max(
         len(ids) + sum(length[row] for row in rows)
-        for (_, rows), ids in zip(chosen, prompts, strict=True)
+        for (_, rows), ids in zip(pieces, prompts, strict=True)
     )
-    rows = [row for _, of_piece in chosen for row in of_piece]
+    rows = [row for _, of_piece in pieces for row in of_piece]
     num_answers, num_steps = len(rows), max(max((length[row] for row in rows), default=1), 1)
-    token = torch.full((len(chosen), num_places), pad_id, dtype=torch.int64)
+    token = torch.full((len(pieces), num_places), pad_id, dtype=torch.int64)
     position = torch.zeros_like(token)
     segment = torch.full_like(token, -1)
     own = torch.zeros((num_answers, num_steps), dtype=torch.int64)
     before = torch.zeros_like(own)
     last = torch.zeros(num_answers, dtype=torch.int64)
-    answer = batch.answer[rows][:, :num_steps].cpu()
-    mask = batch.mask[rows][:, :num_steps].cpu()
+    answer = batch.token[rows][:, :num_steps].cpu()
+    there = batch.there[rows][:, :num_steps].cpu()
+    chosen = batch.chosen[rows][:, :num_steps].cpu()
     i = 0
-    for r, ((_, of_piece), ids) in enumerate(zip(chosen, prompts, strict=True)):
+    for r, ((_, of_piece), ids) in enumerate(zip(pieces, prompts, strict=True)):
         start, num_prompt = r * num_places, len(ids)
         token[r, :num_prompt] = torch.tensor(ids, dtype=torch.int64)
         position[r, :num_prompt] = torch.arange(num_prompt)
@@ -121,10 +125,13 @@ def pack(
             before[i, :n] = own[i, :n] - 1
             if n:
                 before[i, 0] = start + num_prompt - 1
-            last[i] = start + at + n - 1 if n else start + num_prompt - 1
+            last[i] = own[i, n - 1] if n else start + num_prompt - 1
+            drawn = chosen[i].nonzero()
+            if len(drawn):
+                last[i] = own[i, drawn[-1, 0]]
             at += n
             i += 1
-    device = batch.answer.device
+    device = batch.token.device
     return Layout(
         token=token.to(device),
         position=position.to(device),
@@ -133,24 +140,33 @@ def pack(
         before=before.to(device),
         last=last.to(device),
         answer=answer.to(device),
-        mask=mask.to(device),
+        there=there.to(device),
+        chosen=chosen.to(device),
         rows=tuple(rows),
         prompt_lengths=tuple(len(ids) for ids in prompts),
-        groups=tuple(g for g, _ in chosen),
+        groups=tuple(g for g, _ in pieces),
     )
 
 
 def lengths(batch: Trajectories) -> list[int]:
-    """Tokens of each answer; UserError for an answer that is not its row's first tokens."""
-    mask = batch.mask
-    holes = (mask[:, 1:] & ~mask[:, :-1]).any(1)
+    """Tokens behind the prompt of each row.
+
+    Raises UserError for real tokens that are not their row's first, and for a chosen token that is
+    not there.
+    """
+    there, chosen = batch.there, batch.chosen
+    holes = (there[:, 1:] & ~there[:, :-1]).any(1)
     if bool(holes.any()):
         row = int(holes.nonzero()[0, 0])
         raise UserError(
-            f"the mask of answer {row} has a hole: the tokens of an answer must be the first of "
-            "its row, as batches of several turns are not supported yet"
+            f"row {row} of the batch has a hole: its real tokens must be its first ones; tokens "
+            "that are read but not learned belong in it, and are not `chosen`"
         )
-    counts: list[int] = mask.sum(1).tolist()
+    absent = (chosen & ~there).any(1)
+    if bool(absent.any()):
+        row = int(absent.nonzero()[0, 0])
+        raise UserError(f"row {row} of the batch has a chosen token where none is there")
+    counts: list[int] = there.sum(1).tolist()
     return counts
 
 

@@ -55,7 +55,7 @@ def mean_token(top: Decoder, hidden: Tensor, layout: Layout) -> Tensor:
     flat = normed.reshape(-1, normed.shape[-1])
     means = []
     for i, own in enumerate(layout.own):
-        places = own[layout.mask[i]]
+        places = own[layout.there[i]]
         row = int(layout.last[i]) // layout.token.shape[1]
         num_prompt = layout.prompt_lengths[row]
         start = row * layout.token.shape[1]
@@ -65,7 +65,7 @@ def mean_token(top: Decoder, hidden: Tensor, layout: Layout) -> Tensor:
 
 
 def last_hidden(hidden: Tensor, layout: Layout) -> Tensor:
-    """The trunk's state at each answer's last real token: [b, H]."""
+    """The trunk's state at each answer's last chosen token: [b, H]."""
     return gather_places(hidden, layout.last)
 
 

@@ -22,8 +22,8 @@ from plaudit.ops.masks import (
 )
 from plaudit.ops.policy import clipped_surrogate, kl_penalised_surrogate, score_function_loss
 from plaudit.ops.preference import bradley_terry, bradley_terry_soft, reward_centring
-from plaudit.ops.returns import discounted_return, next_step_value
-from plaudit.ops.value import clipped_value_loss
+from plaudit.ops.returns import discounted_return, last_step, next_step_value, outcome_reward
+from plaudit.ops.value import clipped_value_loss, explained_variance
 
 __all__ = [
     "aggregate",
@@ -33,6 +33,7 @@ __all__ = [
     "clipped_value_loss",
     "discounted_return",
     "entropy",
+    "explained_variance",
     "filtered_logits",
     "gae",
     "group_advantage",
@@ -42,6 +43,7 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "kl_penalised_surrogate",
+    "last_step",
     "leave_one_out_advantage",
     "masked_mean",
     "masked_sample_variance",
@@ -51,6 +53,7 @@ __all__ = [
     "masked_whiten",
     "near_constant",
     "next_step_value",
+    "outcome_reward",
     "reward_centring",
     "score_function_loss",
     "token_logprobs",

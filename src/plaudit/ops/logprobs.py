@@ -25,6 +25,11 @@ from plaudit.ops.products import product
 _CHUNK_LOGITS = 6 * 2**20
 
 
+def chunk_rows(vocabulary: int) -> int:
+    """Tokens whose logits over so many words are made at once."""
+    return max(16, _CHUNK_LOGITS // vocabulary)
+
+
 class _Head(NamedTuple):
     """How hidden states become the logits of the sampling distribution."""
 
@@ -57,7 +62,7 @@ def token_logprobs(
     """
     check_temperature(temperature)
     if chunk_size is None:
-        chunk_size = max(16, _CHUNK_LOGITS // weight.shape[0])
+        chunk_size = chunk_rows(weight.shape[0])
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, found {chunk_size!r}.")
     if hidden.shape[0] != token.shape[0]:
@@ -91,7 +96,7 @@ def token_logprobs_of(
     Chunks are made again in the backward pass, so that no more than one chunk's logits exist.
     The entropy carries no gradient.
     """
-    size = max(16, _CHUNK_LOGITS // vocabulary)
+    size = chunk_rows(vocabulary)
 
     def stats(h: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(h)

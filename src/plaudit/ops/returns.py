@@ -42,7 +42,7 @@ def discounted_return(
     if mask is None:
         mask = torch.ones_like(boundary)
     check_boundary(terminated, boundary, mask)
-    cut = boundary | _last_step(mask)
+    cut = boundary | last_step(mask)
     # where, not a product: a value after the end may be anything, NaN included.
     ahead = torch.where(cut & ~terminated, gamma * next_value, 0.0)
     own = torch.where(mask, reward + ahead, 0.0)
@@ -102,7 +102,17 @@ def check_boundary(terminated: Tensor, boundary: Tensor, mask: Tensor) -> None:
         raise ValueError("a terminated step must be a boundary too, or credit crosses episodes.")
 
 
-def _last_step(mask: Tensor) -> Tensor:
-    """True at the last step of each row that counts."""
+def last_step(mask: Bool[Tensor, "*batch T"]) -> Bool[Tensor, "*batch T"]:
+    """True at the last step of each row that counts; rows where none does stay false."""
     left = mask.flip(-1).cumsum(-1).flip(-1)
     return mask & (left == 1)
+
+
+def outcome_reward(
+    score: Float[Tensor, "*batch"], mask: Bool[Tensor, "*batch T"]
+) -> Float[Tensor, "*batch T"]:
+    """Rewards that are the judgement of a whole row: its `score` on its last step that counts.
+
+    Check: a row's rewards sum to its score.
+    """
+    return torch.where(last_step(mask), score[..., None], 0.0)

@@ -29,3 +29,15 @@ def clipped_value_loss(
     old, target = value_old.detach(), ret.detach()
     clipped = torch.maximum(torch.minimum(value, old + clip), old - clip)
     return 0.5 * torch.maximum((value - target) ** 2, (clipped - target) ** 2)
+
+
+def explained_variance(value: Float[Tensor, " N"], ret: Float[Tensor, " N"]) -> float:
+    """1 − Var(R − V) / Var(R): the share of the returns' variance that the values foresaw.
+
+    0 where all returns are equal.
+    """
+    check_same_shape(value=value, ret=ret)
+    spread = ret.var(correction=0)
+    if spread == 0:
+        return 0.0
+    return float(1 - (ret - value).var(correction=0) / spread)

@@ -20,12 +20,10 @@ from plaudit.records.events import Checkpoint, Event
 from plaudit.records.files import saying_no_room
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.runs import RunFolder
+from plaudit.records.state import Saved
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Saved = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""(arrays, facts) of a checkpoint, as an algorithm takes them."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from plaudit.records.state import Saved
+
 
 @dataclass(frozen=True)
 class Step:
@@ -49,7 +51,7 @@ class Checkpoint:
     """
 
     step: int
-    state: Callable[[], tuple[dict[str, Any], dict[str, Any]]]
+    state: Callable[[], Saved]
     due: bool = True
     best: bool = False
 

@@ -27,3 +27,8 @@ class Sampling(Config):
         description="Draw from the fewest most likely tokens whose mass reaches this; 1 is off.",
     )
     top_k: int = Field(0, ge=0, description="Draw from this many most likely tokens; 0 is off.")
+
+    @property
+    def distribution(self) -> tuple[float, float, int]:
+        """What two samplings must share for their log-probabilities to be of one distribution."""
+        return self.temperature, self.top_p, self.top_k

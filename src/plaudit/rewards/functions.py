@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from plaudit.ops import outcome_reward
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.imports import beside, load_module, place_of, said
 from plaudit.records.types import RewardFunction, Trajectories
@@ -209,7 +210,7 @@ def _finite(value: Any, name: str, which: str) -> float:
 
 
 class FunctionReward:
-    """The reward role around a function of texts."""
+    """The reward role around a function of texts: its scores, on the last chosen tokens."""
 
     def __init__(self, function: RewardFunction, *, name: str = "the reward") -> None:
         self.function = LoadedReward(function)
@@ -220,4 +221,5 @@ class FunctionReward:
         scores = checked_scores(
             self.function, prompts, batch.texts, batch.columns(), name=self.name
         )
-        return torch.tensor(scores, dtype=torch.float32, device=batch.answer.device)
+        score = torch.tensor(scores, dtype=torch.float32, device=batch.token.device)
+        return outcome_reward(score, batch.chosen)

@@ -1,6 +1,6 @@
-"""A reward model learned from comparisons: Bradley–Terry on the last real token.
+"""A reward model learned from comparisons: Bradley–Terry on the last chosen token.
 
-    P(a over b) = σ(s_a − s_b),   s = w · h(last real token)
+    P(a over b) = σ(s_a − s_b),   s = w · h(last chosen token)
     L = mean over comparisons of −q log σ(s_a − s_b) − (1−q) log σ(s_b − s_a) + c (s_a + s_b)²
 
 q is the share of votes for a, a tie counting half. All comparisons among the answers to one prompt
@@ -15,8 +15,10 @@ Left out: margins of graded preferences (`ops.bradley_terry` has them), as share
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -26,13 +28,12 @@ from torch import Tensor
 from plaudit.ops import aggregate, bradley_terry_soft, reward_centring
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
+from plaudit.records.losses import Numbers, Part
 from plaudit.records.pairs import Pairs
-from plaudit.records.roles import Stateful
+from plaudit.records.roles import Learning
+from plaudit.records.state import Parts, Saved, StepCounter
 from plaudit.records.types import Trajectories
 from plaudit.rewards.probe import fit_probe
-
-if TYPE_CHECKING:
-    from plaudit.records.roles import ValueLoss
 
 
 class RewardModelConfig(Config):
@@ -52,13 +53,43 @@ class RewardModelConfig(Config):
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
 
 
-class ScoreLearner(Stateful, Protocol):
+@dataclass(frozen=True)
+class BradleyTerry:
+    """L of the comparisons in the batch's field `pairs`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("score",)
+    together: ClassVar[bool] = True
+
+    centring_coef: float
+
+    def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
+        """The loss; of the numbers, `loss` is its share without the centring term, and `agreed`
+        and `decided` count comparisons."""
+        scores, pairs = part["score"], part["pairs"]
+        a, b = scores[list(pairs.a)], scores[list(pairs.b)]
+        share = torch.tensor(pairs.share, dtype=scores.dtype, device=scores.device)
+        each = bradley_terry_soft(a, b, share)
+        decided = share != 0.5
+        agreed = (((a - b) * (share - 0.5)) > 0)[decided]
+        numbers = {
+            "loss": each.detach().sum().double() / part.denominator,
+            "agreed": agreed.double().sum(),
+            "decided": decided.double().sum(),
+        }
+        each = each + self.centring_coef * reward_centring(a, b)
+        every = torch.ones_like(share, dtype=torch.bool)
+        return aggregate(each, every, part.denominator), numbers
+
+
+class ScoreLearner(Learning, Protocol):
     """The role that this file teaches: scores whole answers and takes gradient steps."""
 
-    def __call__(self, batch: Trajectories) -> Tensor: ...
+    def scores(self, batch: Trajectories) -> Tensor:
+        """One score for each row, [B]."""
+        ...
 
-    def update(self, batch: Trajectories, loss: ValueLoss, *, lr: float) -> Mapping[str, float]:
-        """One step on `loss(rows, scores [b])`."""
+    def save(self, folder: str | Path) -> None:
+        """Write the model in a form that loads anywhere."""
         ...
 
     def mean_tokens(self, batch: Trajectories) -> Tensor | None:
@@ -78,33 +109,46 @@ def fit_reward_model(
     pairs: Pairs,
     held_out: tuple[Trajectories, Pairs] | None = None,
     seed: int,
-    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Teach `model` the comparisons; `saved` is a checkpoint's state to continue from."""
     group = batch.group.tolist()
     with_pairs = sorted({group[row] for row in pairs.a})
     per_epoch = math.ceil(len(with_pairs) / config.prompts_per_step)
-    total, start = per_epoch * config.num_epochs, 0
+    total, done = per_epoch * config.num_epochs, StepCounter()
+    parts = Parts(model=model, loop=done)
     if saved is not None:
-        arrays, facts = saved
-        model.restore({k.removeprefix("model."): v for k, v in arrays.items()}, facts["model"])
-        start = int(facts["step"])
+        parts.restore(saved)
     elif config.start_from_probe:
         yield from _start(model, batch, pairs, held_out)
-    for step in range(start, total):
+    for step in range(done.step, total):
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(len(with_pairs))
         dealt = order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
         chosen = {with_pairs[i] for i in dealt}
         rows = [row for row, g in enumerate(group) if g in chosen]
+        mine = pairs.among(rows)
         lr = config.lr * (1.0 - step / total)
-        metrics = _step(config, model, batch.select(rows), pairs.among(rows), lr)
-        yield Step(step + 1, total, {**metrics, "lr": lr})
+        told = model.update(
+            batch.select(rows),
+            BradleyTerry(config.centring_coef),
+            fields={"pairs": mine},
+            denominator=len(mine),
+            lr=lr,
+        )
+        metrics = {
+            "loss": told["loss"],
+            "accuracy": told["agreed"] / max(told["decided"], 1.0),
+            "grad_norm": told["grad_norm"],
+            "lr": lr,
+        }
+        done.step = step + 1
+        yield Step(step + 1, total, metrics)
         if held_out is not None and (place + 1 == per_epoch):
-            scores = model(held_out[0])
+            scores = model.scores(held_out[0])
             yield Evaluation(step + 1, pair_metrics(scores, held_out[1]))
         due = (step + 1) % config.save_every == 0 or step + 1 == total
-        yield _checkpoint(step + 1, due, model)
+        yield Checkpoint(step + 1, parts.state, due)
     yield Done(total)
 
 
@@ -122,34 +166,8 @@ def _start(
     model.start_from_probe(probe.weight / probe.std, batch)
     metrics = {"probe/accuracy": probe.accuracy, "probe/ridge": probe.ridge}
     if held_out is not None:
-        metrics |= pair_metrics(model(held_out[0]), held_out[1])
+        metrics |= pair_metrics(model.scores(held_out[0]), held_out[1])
     yield Evaluation(0, metrics)
-
-
-def _step(
-    config: RewardModelConfig, model: ScoreLearner, batch: Trajectories, pairs: Pairs, lr: float
-) -> dict[str, float]:
-    denominator = float(len(pairs))
-    totals = {"loss": 0.0, "agreed": 0.0, "decided": 0.0}
-
-    def loss(index: list[int], scores: Tensor) -> Tensor:
-        mine = pairs.among(index)
-        a, b = scores[list(mine.a)], scores[list(mine.b)]
-        share = torch.tensor(mine.share, dtype=scores.dtype, device=scores.device)
-        each = bradley_terry_soft(a, b, share)
-        decided = share != 0.5
-        totals["agreed"] += float((((a - b) * (share - 0.5)) > 0)[decided].sum())
-        totals["decided"] += float(decided.sum())
-        totals["loss"] += float(each.detach().sum()) / denominator
-        each = each + config.centring_coef * reward_centring(a, b)
-        return aggregate(each, torch.ones_like(share, dtype=torch.bool), denominator)
-
-    update = model.update(batch, loss, lr=lr)
-    return {
-        "loss": totals["loss"],
-        "accuracy": totals["agreed"] / max(totals["decided"], 1.0),
-        "grad_norm": update["grad_norm"],
-    }
 
 
 def pair_metrics(scores: Tensor, pairs: Pairs) -> dict[str, float]:
@@ -162,11 +180,3 @@ def pair_metrics(scores: Tensor, pairs: Pairs) -> dict[str, float]:
         "eval/loss": float(bradley_terry_soft(a, b, share).double().mean()),
         "eval/accuracy": float(agreed.mean()) if len(agreed) else float("nan"),
     }
-
-
-def _checkpoint(step: int, due: bool, model: ScoreLearner) -> Checkpoint:
-    def state() -> tuple[dict[str, Any], dict[str, Any]]:
-        arrays, facts = model.state()
-        return {f"model.{k}": v for k, v in arrays.items()}, {"step": step, "model": facts}
-
-    return Checkpoint(step, state, due)

@@ -31,13 +31,13 @@ def main(run: Path, out: Path) -> None:
     policy = AutoModelForCausalLM.from_pretrained(run / "model").eval()
     scorer = AutoModelForSequenceClassification.from_pretrained(run / "reward_model").eval()
     assert scorer.config.num_labels == 1
-    logp = torch.zeros(arrays["mask"].shape)
+    logp = torch.zeros(arrays["there"].shape)
     sequences = []
     for i, row in enumerate(rows):
         turns = [{"role": "user", "content": row["prompt"]}]
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-        answer = arrays["answer"][i][arrays["mask"][i]].tolist()
+        answer = arrays["token"][i][arrays["there"][i]].tolist()
         ids = torch.tensor([[*prompt, *answer]])
         logits = policy(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         scores = (logits / temperature).log_softmax(-1)

@@ -12,7 +12,7 @@ import torch
 
 from plaudit.feedback.raters import RuleRater, simulated_annotators
 from plaudit.feedback.store import FeedbackStore
-from plaudit.lm.sft import demonstrations
+from plaudit.models.answers import given_answers
 from plaudit.pipelines.rlhf.evaluation import gold_scores
 from plaudit.pipelines.rlhf.opinions import collect_votes, opinions_on, pair_items
 from plaudit.records.errors import UserError
@@ -27,7 +27,7 @@ def answers(texts=TEXTS, columns=lambda i: {}):
     """Six answers to each prompt; `columns(i)` are those of the i-th."""
     prompts = [Prompt(f"Say {i}", (i,), columns(i)) for i in range(len(texts) // 6)]
     group = torch.arange(len(prompts)).repeat_interleave(6)
-    whole = demonstrations([(prompts[g], (1,)) for g in group], pad_id=0)
+    whole = given_answers([(prompts[g], (1,)) for g in group], pad_id=0)
     return replace(whole, prompts=tuple(prompts), group=group, texts=tuple(texts))
 
 

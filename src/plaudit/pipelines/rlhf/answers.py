@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plaudit.models.answers import texts_of
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.roles import Actor
 from plaudit.records.sampling import Sampling
+from plaudit.records.state import Saved
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 ROWS = 256
 """Answers drawn at a time: the matrix products of a decode step are efficient from 64 rows on."""
 
-NAMES = ("answer", "mask", "logp", "terminated")
-"""Fields kept of a batch."""
+NAMES = ("token", "there", "logp", "terminated")
+"""Fields kept of a batch of one turn."""
 
 
 def draw_answers(
@@ -32,7 +34,7 @@ def draw_answers(
     sampling: Sampling,
     seed: int,
     also: Callable[[Trajectories], Mapping[str, Tensor]] = lambda batch: {},
-    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+    saved: Saved | None = None,
 ) -> Iterator[Event]:
     """`num_answers` answers to each prompt; the last checkpoint's arrays hold them all.
 
@@ -53,9 +55,9 @@ def draw_answers(
         arrays = _joined(arrays, {**fields, **also(batch)})
         yield Rollout(step + 1, _samples(batch), {})
         metrics = {
-            "answer/length": float(batch.mask.sum() / len(batch)),
+            "answer/length": float(batch.chosen.sum() / len(batch)),
             "answer/finished": float(batch.terminated.float().mean()),
-            "policy/nll": float(-(batch.logp * batch.mask).sum() / batch.mask.sum()),
+            "policy/nll": float(-(batch.logp * batch.chosen).sum() / batch.chosen.sum()),
         }
         yield Step(step + 1, len(starts), metrics)
         kept = arrays
@@ -75,15 +77,15 @@ def answers_from(
     codec: TextCodec,
 ) -> Trajectories:
     """The answers that `draw_answers` kept, grouped by prompt."""
-    rows = zip(arrays["answer"].tolist(), arrays["mask"].sum(1).tolist(), strict=True)
-    return Trajectories(
-        prompts=tuple(prompts),
+    token, there = arrays["token"], arrays["there"]
+    return Trajectories.of_answers(
+        prompts=prompts,
         group=torch.arange(len(prompts)).repeat_interleave(num_answers),
-        answer=arrays["answer"],
-        mask=arrays["mask"],
+        token=token,
+        mask=there,
         logp=arrays["logp"],
         terminated=arrays["terminated"],
-        texts=tuple(codec.decode(ids[:n]) for ids, n in rows),
+        texts=texts_of(token, there, there, codec),
         sampling=sampling,
     )
 

@@ -49,7 +49,7 @@ class Side:
     @property
     def kl(self) -> Tensor:
         """Σ_t (log π − log π_ref) of each answer, nats: its mean estimates KL(π‖π_ref)."""
-        return ((self.batch.logp - self.logp_ref) * self.batch.mask).sum(1)
+        return ((self.batch.logp - self.logp_ref) * self.batch.chosen).sum(1)
 
 
 def gold_scores(gold: Gold | None, batch: Trajectories) -> list[float] | None:
@@ -82,7 +82,7 @@ def reward_model_figures(scores: Tensor, held_out: Opinions) -> dict[str, Any]:
     share = np.array(pairs.share)
     said = np.where(share > 0.5, 1.0, np.where(share < 0.5, 0.0, 0.5))
     margin = (scores[a] - scores[b]).double().numpy()
-    length = batch.mask.sum(1)
+    length = batch.chosen.sum(1)
     longer = (length[a] - length[b]).double().numpy()
     decided = said != 0.5
     num_prompts = len({g for g, is_decided in zip(groups, decided, strict=True) if is_decided})
@@ -148,7 +148,7 @@ def _matched_distinct(
 
 
 def _side_figures(side: Side) -> dict[str, float]:
-    mask = side.batch.mask
+    mask = side.batch.chosen
     nll = float(-(side.logp_own[mask]).double().mean())
     return {
         "length": float(mask.sum() / len(side.batch)),

@@ -9,7 +9,7 @@ trunk serves the actor, the reference, the critic and the reward model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +25,17 @@ from plaudit.engine.local import (
     LocalReference,
     LocalRewardModel,
 )
-from plaudit.engine.lora import LoraActor
 from plaudit.engine.shared import SharedBackbone
+from plaudit.engine.tops import LoRA
 from plaudit.feedback.raters import Rater, RuleRater, gold_score, simulated_annotators
 from plaudit.feedback.stats import feedback_stats
 from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.ppo import ppo
-from plaudit.lm.sft import demonstrations, sft
-from plaudit.models.classifier import check_classifier, save_classifier
+from plaudit.lm.sft import sft
+from plaudit.models.answers import given_answers
+from plaudit.models.classifier import check_classifier
 from plaudit.models.formats.load import LanguageModel, load_language_model
-from plaudit.models.formats.save import save_language_model
+from plaudit.ops import outcome_reward
 from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.pages.report import write_report
 from plaudit.pipelines.rlhf.answers import answers_from, draw_answers
@@ -83,6 +84,7 @@ from plaudit.records.fingerprints import check_sources, mendable
 from plaudit.records.interrupt import Interrupt, Interrupted
 from plaudit.records.rows import Rows
 from plaudit.records.runs import RunFolder
+from plaudit.records.state import Saved, part_of
 from plaudit.records.types import Prompt, Trajectories
 from plaudit.rewards.functions import (
     LoadedReward,
@@ -130,7 +132,7 @@ class _Job:
         answers = [self._draw("answers_train", train), self._draw("answers_held_out", held_out)]
         learn, judge = given or self._opinions(*answers)
         reward_model, figures = self._reward_model(learn, judge)
-        scores = reward_model(answers[0])
+        scores = reward_model.scores(answers[0])
         unit = _standardised(reward_model, scores)
         before = answers[1]
         self.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
@@ -141,7 +143,7 @@ class _Job:
         sides = [
             Side(
                 batch,
-                reward=reward_model(batch),
+                reward=reward_model.scores(batch),
                 logp_ref=reference.logprobs(batch),
                 logp_own=reference.logprobs(batch.as_given()),
                 gold=gold_scores(self.gold, batch),
@@ -179,14 +181,8 @@ class _Job:
     @cached_property
     def actor(self) -> LocalActor:
         config = self.config
-        if config.lora_rank:
-            return LoraActor(
-                self.backbone,
-                rank=config.lora_rank,
-                adam=config.adam,
-                seed=config.seed,
-            )
-        return LocalActor(self.backbone, adam=config.adam)
+        lora = LoRA(config.lora_rank, config.seed) if config.lora_rank else None
+        return LocalActor(self.backbone, adam=config.adam, lora=lora)
 
     @cached_property
     def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
@@ -300,18 +296,18 @@ class _Job:
     # --- stages
 
     def _fine_tune(self) -> None:
-        data = demonstrations(self.examples, pad_id=self.lm.codec.pad_id)
+        data = given_answers(self.examples, pad_id=self.lm.codec.pad_id)
         self.backbone.remember("sft", data)
         kept = self.stages.take(
             "sft",
             lambda saved: sft(
                 self.config.sft, actor=self.actor, data=data, seed=self.config.seed, saved=saved
             ),
-            keep=lambda name: name.startswith("actor.weight."),
+            keep=lambda name: name.startswith("actor/weight."),
             headline=["loss", "lr"],
         )
         self.backbone.states.drop("sft")
-        self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
+        self.actor.restore(_weights("actor", kept.arrays))
 
     def _draw(self, name: str, prompts: Sequence[Prompt]) -> Trajectories:
         config, states = self.config, self.backbone.states
@@ -455,12 +451,12 @@ class _Job:
                 seed=self.config.seed,
                 saved=saved,
             ),
-            keep=lambda name: name.startswith("model.weight."),
+            keep=lambda name: name.startswith("model/weight."),
             headline=["loss", "accuracy", "eval/accuracy"],
         )
-        model.restore(_without("model.", kept.arrays), {})
+        model.restore(_weights("model", kept.arrays))
         model.freeze()
-        return model, reward_model_figures(model(judge.batch), judge)
+        return model, reward_model_figures(model.scores(judge.batch), judge)
 
     def _improve(
         self, reward: _Standardised, reference: LocalReference, prompts: Sequence[Prompt]
@@ -482,25 +478,18 @@ class _Job:
                 gold=None if self.gold is None else _Watched(self.gold),
                 saved=saved,
             ),
-            keep=lambda name: name.startswith("actor.weight."),
+            keep=lambda name: name.startswith("actor/weight."),
             headline=["objective/scores", "objective/kl", "answer/length"],
         )
-        self.actor.restore(_without("actor.", kept.arrays), {"version": 0})
+        self.actor.restore(_weights("actor", kept.arrays))
 
     def _save(self, reward_model: LocalRewardModel) -> None:
         """Write the improved policy, its adapter where there is one, and the reward model."""
-        run, lm = self.stages.run, self.lm
-        save_language_model(run.path / "model", lm.model, lm.codec)
-        if isinstance(self.actor, LoraActor):
-            self.actor.save_adapter(run.path / "adapter")
-        top: dict[str, Tensor] = reward_model.top.base.state_dict()
-        save_classifier(
-            run.path / "reward_model",
-            lm.model,
-            lm.codec,
-            score_weight=reward_model.head.weight.detach(),
-            layers_state=_classifier_layers(top, self.backbone.split),
-        )
+        run = self.stages.run.path
+        self.actor.save(run / "model")
+        if self.config.lora_rank:
+            self.actor.save_adapter(run / "adapter")
+        reward_model.save(run / "reward_model")
 
     def _conclude(self, summary: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:
         run = self.stages.run
@@ -521,8 +510,8 @@ class _Watched:
     gold: Gold
 
     def __call__(self, batch: Trajectories) -> Tensor:
-        scores = gold_scores(self.gold, batch)
-        return torch.tensor(scores, dtype=torch.float64)
+        scores = torch.tensor(gold_scores(self.gold, batch), dtype=torch.float64)
+        return outcome_reward(scores, batch.chosen)
 
 
 @dataclass(frozen=True)
@@ -538,7 +527,7 @@ class _Standardised:
     std: float
 
     def __call__(self, batch: Trajectories) -> Tensor:
-        return (self.model(batch) - self.mean) / self.std
+        return outcome_reward((self.model.scores(batch) - self.mean) / self.std, batch.chosen)
 
 
 def _standardised(model: LocalRewardModel, scores: Tensor) -> _Standardised:
@@ -554,16 +543,6 @@ def _standardised(model: LocalRewardModel, scores: Tensor) -> _Standardised:
     return _Standardised(model, float(scores.mean()), std)
 
 
-def _classifier_layers(state: Mapping[str, Tensor], split: int) -> dict[str, Tensor]:
-    """A top's weights under the names of the whole decoder: layers.0 of the top is layers.split."""
-    named = {}
-    for name, value in state.items():
-        parts = name.split(".")
-        if parts[0] == "layers":
-            parts[1] = str(int(parts[1]) + split)
-        named[".".join(parts)] = value
-    return named
-
-
-def _without(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items()}
+def _weights(role: str, arrays: dict[str, Tensor]) -> Saved:
+    """What a stage kept of a role, for it to begin anew with."""
+    return part_of((arrays, {role: {"version": 0}}), role)

@@ -27,7 +27,7 @@ from plaudit.feedback.entries import (
 )
 from plaudit.feedback.raters import Rater
 from plaudit.feedback.store import FeedbackStore
-from plaudit.lm.sft import demonstrations
+from plaudit.models.answers import given_answers
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.pairs import Pairs
@@ -215,7 +215,7 @@ def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Op
                 examples.append((asked[name], codec.completion_ids(asked[name], answer)))
             texts.append(answer)
             group.append(g)
-    whole = demonstrations(examples, pad_id=codec.pad_id)
+    whole = given_answers(examples, pad_id=codec.pad_id)
     batch = replace(
         whole,
         prompts=tuple(asked[name] for name in answers),
