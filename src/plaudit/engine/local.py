@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from plaudit.engine.agreement import gap, tolerance
+from plaudit.engine.conversations import converse
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.memory import give_back_memory
 from plaudit.engine.role import Taught
@@ -83,9 +84,21 @@ class LocalActor(Taught, Policy):
     ) -> Trajectories:
         """`num_answers` answers to each prompt; the trunk's states of the latest ones are kept.
 
-        Raises UserError where the trainer gives the first answers another log-probability than
+        With a `replier` they go on as conversations (`engine.conversations`). Raises UserError where the trainer gives the first answers another log-probability than
         they were drawn with.
         """
+        if replier is not None:
+            batch = converse(
+                self.backbone,
+                prompts,
+                num_answers=num_answers,
+                sampling=sampling,
+                seed=seed,
+                replier=replier,
+                version=self.version,
+            )
+            self._compare(batch)
+            return batch
         drawn = self.backbone.sampler.generate(
             [prompt.ids for prompt in prompts],
             num_answers=num_answers,
@@ -109,12 +122,13 @@ class LocalActor(Taught, Policy):
         )
         if drawn.prompt_hidden is not None and drawn.answer_hidden is not None:
             self.backbone.states.put(ROLLOUT, batch, drawn.prompt_hidden, drawn.answer_hidden)
-        if not self._compared:
-            self._compare(batch)
+        self._compare(batch)
         return batch
 
     def _compare(self, batch: Trajectories) -> None:
         """Refuse to go on where sampler and trainer part on some of the first answers."""
+        if self._compared:
+            return
         stride = max(len(batch) // _CHECKED_ROWS, 1)
         some = batch.select(range(0, len(batch), stride)[:_CHECKED_ROWS])
         close = tolerance(self.backbone.dtype)

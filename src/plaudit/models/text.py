@@ -157,6 +157,33 @@ class TextCodec:
             )
         return (*rest, self.end_of_turn)
 
+    def reply_ids(self, prompt: Prompt, said: Sequence[Message], *, last: int) -> tuple[int, ...]:
+        """What stands between two turns of the policy: the ids that the template writes after its
+        turn and the messages that answer it, up to the opening of the next.
+
+        `said` are all messages since the prompt, the policy's and others'; those after its last are
+        the reply. `last` is the token that its turn ended with, which stays as it was drawn.
+        Raises UserError for plain text, and where the template does not write turns one by one.
+        """
+        if self.template is None:
+            raise UserError(
+                "a conversation of several messages needs a chat template, "
+                "but template='none' was asked for"
+            )
+        own = max(i for i, message in enumerate(said) if message["role"] == "assistant")
+        turns = [*self._messages_of(prompt), *said]
+        turns[len(turns) - len(said) + own] = {"role": "assistant", "content": _PROBE}
+        whole = _render(self.tokenizer, self.template, turns, generation_prompt=True)
+        _, found, after = whole.rpartition(_PROBE)
+        if not found:
+            raise UserError(
+                "the chat template leaves out the assistant's turns before the last, so a "
+                "conversation cannot go on behind them: give another by --template"
+            )
+        ids = self._encode(after)
+        place = ids.index(self.end_of_turn) if self.end_of_turn in ids else -1
+        return tuple(ids[place + 1 :] if last == self.end_of_turn else ids[max(place, 0) :])
+
     def decode(self, ids: Sequence[int]) -> str:
         """The answer's text: a closing stop token and all special tokens are dropped."""
         kept = list(ids)

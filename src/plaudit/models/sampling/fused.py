@@ -218,11 +218,7 @@ class FusedDecoder:
         for chunk in _chunks(lengths):
             self._read(prompts, chunk, cache, logits, hidden)
         length = torch.tensor(lengths, device=like.device)
-        bias = None
-        if min(lengths) < width:
-            padding = torch.arange(width, device=like.device) >= length[:, None]
-            bias = like.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)
-        return FusedPrefix(length, cache, bias, logits, hidden)
+        return FusedPrefix(length, cache, self._bias(length, width), logits, hidden)
 
     def _read(
         self,
@@ -233,12 +229,8 @@ class FusedDecoder:
         hidden: Tensor | None,
     ) -> None:
         """Read the prompts of one chunk, padded on the right, and fill their rows."""
-        width = max(len(prompts[p]) for p in chunk)
-        token = torch.zeros((len(chunk), width), dtype=torch.long)
-        real = torch.zeros((len(chunk), width), dtype=torch.bool)
-        for i, p in enumerate(chunk):
-            token[i, : len(prompts[p])] = torch.tensor(prompts[p])
-            real[i, : len(prompts[p])] = True
+        token, real = _padded([prompts[p] for p in chunk])
+        width = token.shape[1]
         device = self.embedding.device
         index, real = torch.tensor(chunk, device=device), real.to(device)
         rotation = self.rotation(width).repeat(len(chunk), 1, 1)[:, None]
@@ -258,6 +250,75 @@ class FusedDecoder:
         last = x.view(*token.shape, -1)[torch.arange(len(chunk), device=device), real.sum(1) - 1]
         logits[index] = self.logits(last)
 
+    def extend(self, prefix: FusedPrefix, tokens: Sequence[Sequence[int]]) -> FusedPrefix:
+        """See `stepping.SteppingDecoder`: the new tokens see all that was read, and each other."""
+        new = torch.tensor([len(t) for t in tokens], device=self.embedding.device)
+        length = prefix.length + new
+        shape = (len(tokens), self.kv_heads, self.dim)
+        width = int(length.max())
+        cache = PromptKeyValues(len(self.layers), shape, width, like=self.embedding)
+        logits = self.embedding.new_empty((len(tokens), self.head.num_out))
+        for chunk in _chunks([len(t) for t in tokens]):
+            self._read_behind(prefix, tokens, chunk, cache, logits)
+        return FusedPrefix(length, cache, self._bias(length, width), logits, None)
+
+    def _read_behind(
+        self,
+        prefix: FusedPrefix,
+        tokens: Sequence[Sequence[int]],
+        chunk: Sequence[int],
+        cache: PromptKeyValues,
+        logits: Tensor,
+    ) -> None:
+        """Read the new tokens of one chunk of rows, padded on the right, and fill their rows."""
+        device = self.embedding.device
+        token, real = _padded([tokens[row] for row in chunk])
+        token, real, index = token.to(device), real.to(device), torch.tensor(chunk, device=device)
+        before, num_new = prefix.length[index], token.shape[1]
+        past = int(before.max())
+        step = torch.arange(num_new, device=device)
+        position = before[:, None] + step
+        seen = torch.arange(past, device=device) < before[:, None]
+        allowed = torch.cat(
+            [
+                seen[:, None, :].expand(-1, num_new, -1),
+                (step[:, None] >= step).expand(len(chunk), -1, -1),
+            ],
+            2,
+        )[:, None]
+        rotation = self.rotation(int(position.max()) + 1)[position.flatten()][:, None]
+        row, place = real.nonzero(as_tuple=True)
+        x = F.embedding(token.flatten(), self.embedding)
+        for i, layer in enumerate(self.layers):
+            qkv = self.project(layer, x, rotation).view(*token.shape, self.kv_heads, -1, self.dim)
+            key, value = qkv[:, :, :, -2].transpose(1, 2), qkv[:, :, :, -1].transpose(1, 2)
+            query = qkv[:, :, :, :-2].flatten(2, 3).transpose(1, 2)
+            old_key = prefix.cache.keys[i][index, :, :, :past]
+            old_value = prefix.cache.values[i][index, :, :past]
+            out = F.scaled_dot_product_attention(
+                query,
+                torch.cat([old_key.transpose(2, 3), key], 2),
+                torch.cat([old_value, value], 2),
+                attn_mask=allowed,
+                scale=1.0,
+                enable_gqa=self.group > 1,
+            )
+            cache.keys[i][index, :, :, :past] = old_key
+            cache.values[i][index, :, :past] = old_value
+            at = position[row, place]
+            cache.keys[i][index[row], :, :, at] = key.transpose(1, 2)[row, place]
+            cache.values[i][index[row], :, at] = value.transpose(1, 2)[row, place]
+            x = self.finish(layer, x, out.transpose(1, 2).flatten(2).flatten(0, 1))
+        last = x.view(*token.shape, -1)[torch.arange(len(chunk), device=device), real.sum(1) - 1]
+        logits[index] = self.logits(last)
+
+    def _bias(self, length: Tensor, width: int) -> Tensor | None:
+        """0 on tokens, −inf on padding; None where there is none."""
+        if int(length.min()) == width:
+            return None
+        padding = torch.arange(width, device=length.device) >= length[:, None]
+        return self.embedding.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)
+
     def start(self, prefix: FusedPrefix, group: Sequence[int], num_steps: int) -> FusedAnswers:
         return FusedAnswers(self, prefix, group, num_steps)
 
@@ -276,6 +337,17 @@ def _interleaved(weight: Tensor) -> Tensor:
     """Rows [h, n, dim, ...] reordered 0, dim/2, 1, dim/2 + 1, …: pairs that rotate together."""
     halves = weight.reshape(*weight.shape[:2], 2, -1, *weight.shape[3:])
     return halves.transpose(2, 3).flatten(2, 3)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids [n, L] with padding behind each row, and where they are real."""
+    width = max(map(len, rows))
+    token = torch.zeros((len(rows), width), dtype=torch.long)
+    real = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, ids in enumerate(rows):
+        token[i, : len(ids)] = torch.tensor(ids)
+        real[i, : len(ids)] = True
+    return token, real
 
 
 def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:

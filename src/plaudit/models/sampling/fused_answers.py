@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from plaudit.models.sampling.cache import KeyValues
+from plaudit.models.sampling.cache import KeyValues, PromptKeyValues
 
 if TYPE_CHECKING:
     from plaudit.models.sampling.fused import FusedDecoder, FusedPrefix
@@ -75,6 +75,41 @@ class FusedAnswers:
             self._arrange()
         elif self.bias is not None:
             self.bias = self.bias[rows]
+
+    def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> FusedPrefix:
+        """See `stepping.Answers`: keys and values of prompt and answer, one behind the other."""
+        from plaudit.models.sampling.fused import FusedPrefix
+
+        decoder = self.decoder
+        rows = rows.to(self.group.device)
+        asked = self.prefix.length[self.group[rows]]
+        length = asked + torch.tensor(counts, device=rows.device)
+        width, gap = int(length.max()), self.prefix.cache.length
+        # Where a place of the row stands among the prompt's places and its own behind them.
+        place = torch.arange(width, device=rows.device).expand(len(rows), -1)
+        source = torch.where(place < asked[:, None], place, place - asked[:, None] + gap)
+        source = source.masked_fill(place >= length[:, None], 0)
+        shape = (len(rows), decoder.kv_heads, decoder.dim)
+        cache = PromptKeyValues(len(decoder.layers), shape, width, like=decoder.embedding)
+        for i in range(len(decoder.layers)):
+            keys, values = self._whole(i, rows)
+            at = source[:, None, None, :].expand(-1, *keys.shape[1:3], -1)
+            cache.keys[i] = keys.gather(3, at)
+            at = source[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+            cache.values[i] = values.gather(2, at)
+        return FusedPrefix(length, cache, None, self.prefix.logits[:0], None)
+
+    def _whole(self, i: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [R, heads, D, L + T] and values [R, heads, L + T, D] of prompts and answers."""
+        keys = torch.cat([block[rows] for block in self.own.keys[i]], 3)
+        values = self.own.values[i][rows]
+        if not self.shared:
+            return keys, values
+        of_prompt, group = self.prefix.cache, self.group[rows]
+        return (
+            torch.cat([of_prompt.keys[i][group], keys], 3),
+            torch.cat([of_prompt.values[i][group], values], 2),
+        )
 
     def _advance(self) -> Tensor:
         """Make room for one more token; its factors of rotation, [R, 1, group + 1, dim / 2]."""

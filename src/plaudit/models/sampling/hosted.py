@@ -102,22 +102,33 @@ class HostedDecoder:
         return out.logits[:, -1], hidden
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> HostedPrefix:
-        width = max(len(p) for p in prompts)
-        token = torch.zeros((len(prompts), width), dtype=torch.long)
-        attention = torch.zeros_like(token)
-        for row, p in enumerate(prompts):
-            token[row, width - len(p) :] = torch.tensor(p)
-            attention[row, width - len(p) :] = 1
-        device = self.model.device
-        attention = attention.to(device)
+        token, attention = self._left_padded(prompts)
+        width = token.shape[1]
         cache = DynamicCache(config=self.model.config)
-        logits, padded = self.forward(token.to(device), attention, cache)
+        logits, padded = self.forward(token, attention, cache)
         hidden = None
         if padded is not None:  # moved to the left
             hidden = torch.zeros_like(padded)
             for row, p in enumerate(prompts):
                 hidden[row, : len(p)] = padded[row, width - len(p) :]
         return HostedPrefix(cache, attention, logits, hidden)
+
+    def extend(self, prefix: HostedPrefix, tokens: Sequence[Sequence[int]]) -> HostedPrefix:
+        """See `stepping.SteppingDecoder`; the padding before a row's new tokens is not attended."""
+        token, attention = self._left_padded(tokens)
+        attention = torch.cat([prefix.attention, attention], 1)
+        logits, _ = self.forward(token, attention, prefix.cache)
+        return HostedPrefix(prefix.cache, attention, logits, None)
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Ids [n, L] with padding before each row, and 1 where they are real."""
+        width = max(map(len, rows))
+        token = torch.zeros((len(rows), width), dtype=torch.long)
+        attention = torch.zeros_like(token)
+        for row, ids in enumerate(rows):
+            token[row, width - len(ids) :] = torch.tensor(ids)
+            attention[row, width - len(ids) :] = 1
+        return token.to(self.model.device), attention.to(self.model.device)
 
     def start(self, prefix: HostedPrefix, group: Sequence[int], num_steps: int) -> HostedAnswers:
         return HostedAnswers(self, prefix, group, num_steps)
@@ -131,7 +142,7 @@ class HostedAnswers:
     ) -> None:
         self.decoder = decoder
         index = torch.tensor(group, device=prefix.attention.device)
-        width = prefix.attention.shape[1]
+        self.width = width = prefix.attention.shape[1]
         self.attention = torch.nn.functional.pad(prefix.attention[index], (0, num_steps), value=1)
         self.used = width
         self.cache = copy.deepcopy(prefix.cache)  # other waves may begin from the same prefix
@@ -150,6 +161,26 @@ class HostedAnswers:
         _, hidden = self.step(token)
         assert hidden is not None, "no split, so no trunk"
         return hidden
+
+    def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> HostedPrefix | None:
+        """See `stepping.Answers`: layers of plain attention alone can be parted by places."""
+        layers = self.cache.layers
+        if not all(type(layer) in (DynamicLayer, WrittenInPlace) for layer in layers):
+            return None
+        rows = rows.to(self.attention.device)
+        attention = self.attention[rows, : self.width + max(counts)].clone()
+        for i, n in enumerate(counts):
+            attention[i, self.width + n :] = 0
+        # Real places behind the others, in their order, and no more of them than the longest has.
+        width = int(attention.sum(1).max())
+        source = attention.argsort(dim=1, stable=True)[:, -width:]
+        cache = DynamicCache(config=self.decoder.model.config)
+        for i, layer in enumerate(layers):
+            at = source[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+            of_values = at[..., :1].expand(-1, -1, -1, layer.values.shape[3])
+            cache.update(layer.keys[rows].gather(2, at), layer.values[rows].gather(2, of_values), i)
+        empty = self.decoder.model.get_input_embeddings().weight.new_empty((0, 0))
+        return HostedPrefix(cache, attention.gather(1, source), empty, None)
 
     def keep(self, rows: Tensor) -> None:
         self.attention = self.attention[rows]

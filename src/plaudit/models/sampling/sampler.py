@@ -13,6 +13,7 @@ refilling a batch before its wave ends, paged caches, speculative drafts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,11 +102,17 @@ class Sampler:
         little of the model's context for `max_new_tokens`.
         """
         self._check(prompts, num_answers, sampling, seed)
+        with self.drawing():
+            return self._generate(prompts, num_answers, sampling, seed)
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """The decoder has the weights as they are now, and dropout is off."""
         training = self.model.training
         self.model.eval()
         try:
             self.decoder.refresh()
-            return self._generate(prompts, num_answers, sampling, seed)
+            yield
         finally:
             self.model.train(training)
 
@@ -116,7 +123,7 @@ class Sampler:
     def _generate(
         self, prompts: Sequence[Sequence[int]], num_answers: int, sampling: Sampling, seed: int
     ) -> Sampled:
-        out = _Sheet(self, len(prompts) * num_answers, sampling)
+        out = Sheet(self, len(prompts) * num_answers, sampling)
         prompt_hidden: Tensor | None = None
         read: Any = None
         for wave_prompts, rows in _waves(prompts, num_answers, self.max_rows):
@@ -133,22 +140,24 @@ class Sampler:
             answers = self.decoder.start(read[1], group, sampling.max_new_tokens)
             logits = read[1].logits[torch.tensor(group, device=read[1].logits.device)]
             u = uniforms(seed, rows, sampling.max_new_tokens)
-            self._answer(answers, logits, torch.tensor(rows), u, sampling, out)
+            self.answer(answers, logits, torch.tensor(rows), u, sampling, out)
         return out.finished(prompt_hidden)
 
-    def _answer(
+    def answer(
         self,
         answers: Answers,
         logits: Tensor,
         rows: Tensor,
         u: Tensor,
         sampling: Sampling,
-        out: _Sheet,
+        out: Sheet,
+        *,
+        drops: bool = True,
     ) -> None:
         """Draw the answers of one wave into `out`; `rows` are their numbers there.
 
         A row whose last token is drawn stays for one more feed when hidden states are kept, as
-        that token needs its own.
+        that token needs its own; with `drops` false all rows stay to the end, done or not.
         """
         device = logits.device
         rows, u = rows.to(device), u.to(device)
@@ -159,20 +168,20 @@ class Sampler:
             token, logp = draw(logits, u[:, t], sampling)
             stopped = torch.isin(token, stops)
             out.write(t, rows, token, logp, stopped, ~done)
-            fed = done.clone() if self.split is not None else done | stopped
+            fed = done.clone() if out.keeps_hidden else done | stopped
             done |= stopped
             if bool(done.all()) or t + 1 == sampling.max_new_tokens:
                 break
             num_fed = int(fed.sum())
             idle += num_fed / len(rows)
-            if num_fed and idle >= _IDLE_STEPS:
+            if drops and num_fed and idle >= _IDLE_STEPS:
                 idle = 0.0
                 kept = (~fed).nonzero()[:, 0]
                 answers.keep(kept)
                 rows, u, done, token = rows[kept], u[kept], done[kept], token[kept]
             logits, hidden = answers.step(token)
             out.keep_hidden(t, rows, hidden)
-        if self.split is not None:
+        if out.keeps_hidden:
             out.keep_hidden(t, rows, answers.trunk(token))
 
     def _check(
@@ -202,10 +211,13 @@ class Sampler:
                 )
 
 
-class _Sheet:
+class Sheet:
     """The tensors that waves write their answers into."""
 
-    def __init__(self, sampler: Sampler, num_rows: int, sampling: Sampling) -> None:
+    def __init__(
+        self, sampler: Sampler, num_rows: int, sampling: Sampling, *, keeps_hidden: bool = True
+    ) -> None:
+        self.keeps_hidden = keeps_hidden and sampler.split is not None
         device = sampler.model.device
         shape = (num_rows, sampling.max_new_tokens)
         self.answer = torch.full(shape, sampler.pad_id, dtype=torch.long, device=device)
@@ -228,7 +240,7 @@ class _Sheet:
 
     def keep_hidden(self, t: int, rows: Tensor, hidden: Tensor | None) -> None:
         """The trunk's output for token t, where there is one."""
-        if hidden is None:
+        if hidden is None or not self.keeps_hidden:
             return
         if self.hidden is None:
             self.hidden = hidden.new_zeros((*self.mask.shape, hidden.shape[-1]))

@@ -8,7 +8,7 @@ the output of the trunk layers[:split].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -37,6 +37,12 @@ class Answers(Protocol):
         """Go on with these rows only, in this (increasing) order."""
         ...
 
+    def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> Any:
+        """What these rows have read, as a prefix of its own: each row's prompt and the first
+        `counts` of the tokens that were fed. It has no logits yet. None where the decoder's cache
+        cannot be parted so."""
+        ...
+
 
 P = TypeVar("P", bound=Prefix)
 
@@ -54,6 +60,10 @@ class SteppingDecoder(Protocol[P]):
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> P:
         """Read each prompt once."""
+        ...
+
+    def extend(self, prefix: P, tokens: Sequence[Sequence[int]]) -> P:
+        """Read further tokens, at least one, behind each row of a prefix; it takes its place."""
         ...
 
     def start(self, prefix: P, group: Sequence[int], num_steps: int) -> Answers:
