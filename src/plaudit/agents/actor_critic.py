@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plaudit.envs.rollout import Experience
-from plaudit.nets.actions import Categorical
+from plaudit.nets.actions import ActorHead, Categorical
 from plaudit.nets.control_nets import Net
-from plaudit.nets.policies import ActorHead, ActorPolicy
+from plaudit.nets.policies import ActorPolicy
 from plaudit.ops.policy import score_function_loss
 
 F32: TypeAlias = NDArray[np.float32]

@@ -8,8 +8,8 @@ one more forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +20,24 @@ from plaudit.records.losses import Loss, Part, check_loss, cut
 from plaudit.records.state import Saved
 
 if TYPE_CHECKING:
-    from plaudit.engine.shared import SharedBackbone
     from plaudit.engine.tops import Top
     from plaudit.models.heads import LMHead
     from plaudit.models.layout import Layout
     from plaudit.records.types import Trajectories
+
+
+class Backbone(Protocol):
+    """What a role asks of the model it is a part of (`shared.SharedBackbone`)."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def layouts(self, batch: Trajectories) -> Iterator[Layout]: ...
+
+    def close(self) -> None: ...
 
 
 class Role:
@@ -33,7 +46,7 @@ class Role:
     gives: ClassVar[tuple[str, ...]] = ()
     """The statistics that `statistics` can make, of `losses.STATISTICS`."""
 
-    def __init__(self, backbone: SharedBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
 
     @property

@@ -31,6 +31,7 @@ class Scorer(Taught):
     """
 
     has_bias: ClassVar[bool] = False
+    backbone: SharedBackbone
 
     def __init__(
         self,

@@ -183,6 +183,7 @@ class Policy(Role):
     """A top with an LM head: log-probabilities of chosen tokens under their batch's `sampling`."""
 
     gives: ClassVar[tuple[str, ...]] = ("logp", "entropy", "distribution", "hidden")
+    backbone: SharedBackbone
 
     def __init__(self, backbone: SharedBackbone, top: Decoder, head: LMHead) -> None:
         super().__init__(backbone)

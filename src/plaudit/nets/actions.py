@@ -177,7 +177,11 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def head_for(spec: ActionSpec) -> Categorical | MultiCategorical | Gaussian:
+ActorHead = Categorical | MultiCategorical | Gaussian
+"""The heads of policy-gradient actors."""
+
+
+def head_for(spec: ActionSpec) -> ActorHead:
     """The head of a policy-gradient actor for these actions."""
     if spec.kind == "discrete":
         return Categorical(spec)
@@ -205,6 +209,7 @@ __all__ = [
     "HEADS",
     "LOG_STD_HIGH",
     "LOG_STD_LOW",
+    "ActorHead",
     "Categorical",
     "DeterministicTanh",
     "DuelingGreedy",

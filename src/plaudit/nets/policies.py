@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from plaudit.nets.actions import (
-    Categorical,
+    ActorHead,
     DeterministicTanh,
-    Gaussian,
     Greedy,
     Head,
-    MultiCategorical,
     SquashedGaussian,
     head_for,
     head_from_facts,
@@ -28,10 +26,10 @@ from plaudit.nets.control_nets import (
     network_from_facts,
 )
 from plaudit.nets.mlp import Activation, Init
+from plaudit.nets.recurrent_policies import recurrent_policy_from_facts
 from plaudit.records.spaces import ActionSpec, ObsSpec
 
 Array = NDArray[Any]
-ActorHead = Categorical | MultiCategorical | Gaussian
 H = TypeVar("H", bound=Head)
 
 
@@ -162,8 +160,6 @@ def deterministic(
 
 def policy_from_facts(facts: Mapping[str, Any]) -> Policy[Any]:
     """The policy that `facts()` described, with weights yet to be loaded."""
-    if "core" in facts:  # it remembers; that file imports this one
-        from plaudit.nets.recurrent_policies import recurrent_policy_from_facts
-
+    if "core" in facts:  # it remembers
         return cast("Policy[Any]", recurrent_policy_from_facts(facts))
     return Policy(network_from_facts(facts["net"]), head_from_facts(facts["head"]))

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from plaudit.nets.actions import head_for, head_from_facts
+from plaudit.nets.actions import ActorHead, head_for, head_from_facts
 from plaudit.nets.control_nets import Net, arrays, load_arrays, network, network_from_facts
 from plaudit.nets.mlp import Activation
 from plaudit.nets.one_hot import Features
-from plaudit.nets.policies import ActorHead
 from plaudit.nets.recurrent import F32, GRU, gru_from_facts
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from plaudit.mdp.learning.algorithms import ALGORITHMS
 from plaudit.mdp.learning.batch import (
     Episodes,
     batch_monte_carlo,
@@ -55,26 +56,6 @@ from plaudit.mdp.learning.traces import (
     td_lambda_replacing,
     true_online_td_lambda,
 )
-
-ALGORITHMS: dict[str, Callable[..., Learned]] = {
-    learner.__name__: learner
-    for learner in (
-        q_learning,
-        double_q_learning,
-        sarsa,
-        expected_sarsa,
-        sarsa_lambda,
-        sarsa_lambda_replacing,
-        q_lambda,
-        n_step_sarsa,
-        n_step_tree_backup,
-        n_step_q_sigma,
-        dyna_q,
-        dyna_q_plus,
-        prioritized_sweeping,
-    )
-}
-"""The learners of control by name."""
 
 PREDICTORS: dict[str, Callable[..., Predicted]] = {
     learner.__name__: learner

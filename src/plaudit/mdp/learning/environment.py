@@ -14,6 +14,7 @@ import numpy as np
 
 from plaudit.mdp.checks import check_gamma
 from plaudit.mdp.learning.acting import GOES_ON, TERMINATED, TRUNCATED, Task, act, count_step
+from plaudit.mdp.learning.algorithms import ALGORITHMS
 from plaudit.mdp.learning.control import Algorithm, Memory, Own
 from plaudit.mdp.learning.result import ACTION, EPISODE_STEP, STATE, Floats, Ints, Learned, Walk
 from plaudit.mdp.learning.sampling import Table
@@ -116,8 +117,6 @@ def _stand_nowhere(walk: Walk) -> None:
 
 
 def _learner(method: str, options: dict[str, Any]) -> Callable[..., Learned]:
-    from plaudit.mdp.learning import ALGORITHMS
-
     if method not in ALGORITHMS:
         raise UserError(
             f"no learner {method!r}{nearest(method, ALGORITHMS)}; one of {', '.join(ALGORITHMS)}"

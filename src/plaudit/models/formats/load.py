@@ -7,10 +7,8 @@ weights can run code. Left out: encoders, encoder-decoders, quantised folders, a
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from plaudit.models.formats.progress_bars import no_progress_bars
 from plaudit.models.formats.safetensors_file import read_tensors
 from plaudit.models.text import TextCodec
 from plaudit.records.errors import UserError, nearest
@@ -248,20 +247,6 @@ def _weight_files(folder: Path) -> list[Path]:
 def model_files(folder: Path) -> list[str]:
     """Names of the files of a model folder that are read; UserError where it has no weights."""
     return [*_SMALL_FILES, *(file.name for file in _weight_files(folder))]
-
-
-@contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keeps transformers' bars off the terminal while the block runs."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _eos_ids(model: Any) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from plaudit.models.formats.progress_bars import no_progress_bars
 from plaudit.models.text import TextCodec
 from plaudit.records.files import read_json, write_json
 from plaudit.records.folders import new_folder
@@ -32,8 +33,6 @@ def save_language_model(folder: str | Path, model: Any, codec: TextCodec) -> Pat
 
 
 def write_model(folder: Path, model: Any) -> None:
-    from plaudit.models.formats.load import no_progress_bars
-
     with no_progress_bars():
         model.save_pretrained(folder)
     config = read_json(folder / "config.json")

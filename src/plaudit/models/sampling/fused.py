@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from plaudit.models.sampling.cache import PromptKeyValues
 from plaudit.models.sampling.fused_answers import FusedAnswers
+from plaudit.models.sampling.fused_prefix import FusedPrefix
 from plaudit.models.sampling.packed import Linear, linear
 
 if TYPE_CHECKING:
@@ -71,34 +72,6 @@ class _Layer:
     up: Linear
     down: Linear
     activation: nn.Module
-
-
-@dataclass(frozen=True)
-class FusedPrefix:
-    """Prompts that have been read; see `stepping.Prefix`."""
-
-    length: Tensor
-    """Tokens in each prompt, [P]."""
-    cache: PromptKeyValues
-    bias: Tensor | None
-    """0 on prompt tokens, −inf on padding, [P, L]; None when all prompts are equally long."""
-    logits: Tensor
-    hidden: Tensor | None
-
-    @property
-    def width(self) -> int:
-        """Tokens in the longest prompt."""
-        return int(self.length.max())
-
-    def select(self, prompts: Tensor) -> FusedPrefix:
-        """The given prompts alone, in tensors of their own, without what belonged to drawing."""
-        length = self.length[prompts]
-        width = int(length.max())
-        bias = None
-        if self.bias is not None and int(length.min()) < width:
-            bias = self.bias[prompts, :width]
-        cache = self.cache.select(prompts, width)
-        return FusedPrefix(length, cache, bias, self.logits[:0], None)
 
 
 class FusedDecoder:

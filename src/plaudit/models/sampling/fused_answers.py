@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from plaudit.models.sampling.cache import KeyValues, PromptKeyValues
+from plaudit.models.sampling.fused_prefix import FusedPrefix
 
-if TYPE_CHECKING:
-    from plaudit.models.sampling.fused import FusedDecoder, FusedPrefix
+
+class Stepped(Protocol):
+    """What answering asks of `fused.FusedDecoder`: its weights, and the parts of a step."""
+
+    split: int | None
+    layers: list[Any]
+    dim: int
+    kv_heads: int
+    group: int
+
+    @property
+    def embedding(self) -> Tensor: ...
+
+    def rotation(self, num_positions: int) -> Tensor: ...
+
+    def project(self, layer: Any, x: Tensor, rotation: Tensor) -> Tensor: ...
+
+    def finish(self, layer: Any, x: Tensor, attended: Tensor) -> Tensor: ...
+
+    def logits(self, x: Tensor) -> Tensor: ...
 
 
 class FusedAnswers:
@@ -24,7 +43,7 @@ class FusedAnswers:
     """
 
     def __init__(
-        self, decoder: FusedDecoder, prefix: FusedPrefix, group: Sequence[int], num_steps: int
+        self, decoder: Stepped, prefix: FusedPrefix, group: Sequence[int], num_steps: int
     ) -> None:
         self.decoder = decoder
         device = decoder.embedding.device
@@ -78,8 +97,6 @@ class FusedAnswers:
 
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> FusedPrefix:
         """See `stepping.Answers`: keys and values of prompt and answer, one behind the other."""
-        from plaudit.models.sampling.fused import FusedPrefix
-
         decoder = self.decoder
         rows = rows.to(self.group.device)
         asked = self.prefix.length[self.group[rows]]
