@@ -61,11 +61,7 @@ class SharedBackbone:
         longest: int | None = None,
     ) -> None:
         total = num_layers(lm.model)
-        if not 1 <= num_top_layers <= total:
-            raise UserError(
-                f"num_top_layers is {num_top_layers}, but this model has {total} layers: "
-                f"give a number from 1 to {total}"
-            )
+        check_layers(num_top_layers, total)
         keep_freed_memory()
         self.lm = lm
         self.split = total - num_top_layers
@@ -148,6 +144,7 @@ class SharedBackbone:
 
     def _settle(self, probe: Trajectories) -> None:
         """Find the rows and the decoder that compute what the model computes, or refuse it."""
+
         name, close = type(self.lm.model).__name__, tolerance(self.dtype)
         wanted = _tried(name, "own forward pass", lambda: plain_logprobs(self.lm.model, probe))
         policy = Policy(self, self.top, self.head)
@@ -177,6 +174,15 @@ class SharedBackbone:
         else:
             raise UserError(_parted(name, "sampled", apart, why, 0))
         self.sampler.release()
+
+
+def check_layers(num_top_layers: int, total: int) -> None:
+    """UserError unless a model of `total` layers has so many to train."""
+    if not 1 <= num_top_layers <= total:
+        raise UserError(
+            f"num_top_layers is {num_top_layers}, but this model has {total} layers: "
+            f"give a number from 1 to {total}"
+        )
 
 
 class Policy(Role):

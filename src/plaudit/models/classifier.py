@@ -36,7 +36,7 @@ SCORE_FILE = "score.safetensors"
 
 def check_classifier(lm: LanguageModel) -> None:
     """UserError unless a reward model over this language model can be saved and told its texts."""
-    classifier_tokenizer(lm.codec)
+    check_answered(lm.codec)
     if standard_class(lm.model) is None:
         from transformers import AutoModel
 
@@ -44,10 +44,34 @@ def check_classifier(lm: LanguageModel) -> None:
             with torch.device("meta"):
                 AutoModel.from_config(lm.model.config)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"a reward model of {type(lm.model).__name__} cannot be saved, as transformers has "
-                "neither a sequence classifier nor a bare decoder of its kind: use another model"
-            ) from error
+            raise _without_class(type(lm.model)) from error
+
+
+def check_answered(codec: TextCodec) -> None:
+    """UserError where the template cannot render an answered prompt: no text could be scored."""
+    if codec.template is not None:
+        codec.completion_ids("Hi", "Ho")
+
+
+def check_kind(config: Any) -> None:
+    """`check_classifier` as far as a config tells: UserError for a kind that has neither class."""
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        MODEL_MAPPING,
+    )
+
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    savable = (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING)
+    if kind is not None and not any(type(config) in mapping for mapping in savable):
+        raise _without_class(kind)
+
+
+def _without_class(kind: type[Any]) -> UserError:
+    return UserError(
+        f"a reward model of {kind.__name__} cannot be saved, as transformers has neither a "
+        "sequence classifier nor a bare decoder of its kind: use another model"
+    )
 
 
 def standard_class(causal_model: Any) -> type[Any] | None:
@@ -175,8 +199,7 @@ def classifier_tokenizer(codec: TextCodec) -> tuple[Any, int]:
     Raises UserError where the template cannot render an answered prompt, as no given text could
     then be scored.
     """
-    if codec.template is not None:
-        codec.completion_ids("Hi", "Ho")
+    check_answered(codec)
     tokenizer = copy.deepcopy(codec.tokenizer)
     known, name = tokenizer.get_vocab(), "<|pad|>"
     while name in known:

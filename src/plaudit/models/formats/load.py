@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,23 +74,89 @@ def load_language_model(
     `template` is as in `TextCodec.build`. Raises UserError, in one sentence, for anything missing,
     damaged or not a causal language model.
     """
-    folder = find_folder(source)
-    config = _config(folder)
-    tokenizer = _tokenizer(folder)
-    model = _model(folder, config, dtype)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer):,} tokens, but the model embeds only "
-            f"{rows:,}"
+    return read_folder(source, template=template).load(dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model's folder says before its weights are read, with the codec for its texts.
+
+    What can be told from config.json as it is written is, since the library that knows every kind
+    of config takes a second to load.
+    """
+
+    source: str
+    folder: Path
+    said: dict[str, Any]
+    template: str | None
+
+    @cached_property
+    def config(self) -> Any:
+        """config.json as transformers understands it."""
+        return _config(self.folder)
+
+    @cached_property
+    def num_layers(self) -> int | None:
+        """Decoder layers, where the config counts them."""
+        num = self._stated("num_hidden_layers")
+        return num if isinstance(num, int) else None
+
+    @cached_property
+    def codec(self) -> TextCodec:
+        """UserError for a tokenizer that cannot be read, or a template that cannot be used."""
+        tokenizer = _tokenizer(self.folder)
+        return TextCodec.build(
+            tokenizer,
+            eos_ids=self._eos_ids(),
+            context=int(self._stated("max_position_embeddings") or tokenizer.model_max_length),
+            template=self.template,
         )
-    codec = TextCodec.build(
-        tokenizer,
-        eos_ids=_eos_ids(model),
-        context=int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length),
-        template=template,
-    )
-    return LanguageModel(model.to(device), codec, str(source), folder)
+
+    def load(
+        self, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> LanguageModel:
+        """Read the weights; UserError where they are not those of a causal language model."""
+        codec = self.codec
+        model = _model(self.folder, self.config, dtype)
+        rows = model.get_input_embeddings().weight.shape[0]
+        if len(codec.tokenizer) > rows:
+            raise UserError(
+                f"{self.folder}: the tokenizer has {len(codec.tokenizer):,} tokens, but the model "
+                f"embeds only {rows:,}"
+            )
+        return LanguageModel(model.to(device), codec, self.source, self.folder)
+
+    def _stated(self, name: str) -> Any:
+        """A number of the config: as it is written, or else as the kind's config has it.
+
+        A config of several parts may have it in one of them, under rules of its kind.
+        """
+        value = self.said.get(name)
+        parts = any(isinstance(v, dict) and k.endswith("_config") for k, v in self.said.items())
+        if type(value) is int and not parts:
+            return value
+        return getattr(self.config, name, None)
+
+    def _eos_ids(self) -> list[int]:
+        """Stop tokens of generation_config.json (one or a list), else of config.json."""
+        file = self.folder / "generation_config.json"
+        said = read_json(file) if file.is_file() else None
+        eos = said.get("eos_token_id") if isinstance(said, dict) else None
+        if eos is None:
+            eos = self._stated("eos_token_id")
+        if eos is None and not file.is_file():  # where a config of several parts keeps it
+            from transformers import GenerationConfig
+
+            eos = GenerationConfig.from_model_config(self.config).eos_token_id
+        if eos is None:
+            return []
+        return [int(eos)] if isinstance(eos, int) else [int(i) for i in eos]
+
+
+def read_folder(source: str | Path, *, template: str | None = None) -> ModelFolder:
+    """The folder that `source` names, as `load_language_model` does, without its weights."""
+    folder = find_folder(source)
+    return ModelFolder(str(source), folder, _said(folder), template)
 
 
 def find_folder(source: str | Path) -> Path:
@@ -129,6 +196,12 @@ def _convert(path: Path) -> Path:
     return convert(path)
 
 
+def _is_converted(folder: Path) -> bool:
+    from plaudit.models.formats.gguf import cache_root
+
+    return folder.parent == cache_root() / "models"
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -142,10 +215,8 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _config(folder: Path) -> Any:
-    """The model's config with every dropout at 0; UserError unless it is a causal language model."""
-    from transformers import AutoConfig
-
+def _said(folder: Path) -> dict[str, Any]:
+    """config.json as it is written; UserError unless it is a causal language model's."""
     if not (folder / "config.json").is_file():
         hint = ""
         if (folder / "adapter_config.json").is_file():
@@ -164,6 +235,13 @@ def _config(folder: Path) -> Any:
         )
     if "quantization_config" in raw:
         raise UserError(f"{folder} holds quantised weights: give the float or the GGUF version")
+    return raw
+
+
+def _config(folder: Path) -> Any:
+    """The model's config with every dropout at 0."""
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -176,10 +254,15 @@ def _config(folder: Path) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
+    """The folder's tokenizer. One of our conversion is known to be of the plain fast class, and so
+    is read without the configs of all kinds, by which others are told."""
+    kind: Any
+    if _is_converted(folder):
+        from transformers import PreTrainedTokenizerFast as kind
+    else:
+        from transformers import AutoTokenizer as kind
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return kind.from_pretrained(folder)
     except Exception as error:  # damaged tokenizer files surface as bare Exceptions
         raise UserError(
             f"{folder} has no tokenizer that can be read (tokenizer.json is needed)"
@@ -247,12 +330,3 @@ def _weight_files(folder: Path) -> list[Path]:
 def model_files(folder: Path) -> list[str]:
     """Names of the files of a model folder that are read; UserError where it has no weights."""
     return [*_SMALL_FILES, *(file.name for file in _weight_files(folder))]
-
-
-def _eos_ids(model: Any) -> list[int]:
-    """Stop tokens of generation_config.json (one or a list), else of config.json."""
-    eos = getattr(model.generation_config, "eos_token_id", None)
-    eos = model.config.eos_token_id if eos is None else eos
-    if eos is None:
-        return []
-    return [int(eos)] if isinstance(eos, int) else [int(i) for i in eos]

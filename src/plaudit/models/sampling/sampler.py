@@ -23,7 +23,6 @@ from torch import Tensor
 
 from plaudit.models.sampling import fused
 from plaudit.models.sampling.draw import draw, uniforms
-from plaudit.models.sampling.hosted import HostedDecoder
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Sampling
 
@@ -90,6 +89,10 @@ class Sampler:
         if fused.fits(model):
             self.decoder = fused.FusedDecoder(model, split)
         else:
+            from plaudit.models.sampling.hosted import (
+                HostedDecoder,  # transformers takes a second to load
+            )
+
             self.decoder = HostedDecoder(model, split)
 
     @torch.no_grad()  # not inference_mode: the trainer differentiates through kept hidden states

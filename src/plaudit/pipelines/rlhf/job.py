@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,16 +25,14 @@ from plaudit.engine.local import (
     LocalReference,
     LocalRewardModel,
 )
-from plaudit.engine.shared import SharedBackbone
+from plaudit.engine.shared import SharedBackbone, check_layers
 from plaudit.engine.tops import LoRA
 from plaudit.feedback.raters import Rater, RuleRater, gold_score, simulated_annotators
-from plaudit.feedback.stats import feedback_stats
-from plaudit.feedback.store import FeedbackStore
 from plaudit.lm.ppo import ppo
 from plaudit.lm.sft import sft
 from plaudit.models.answers import given_answers
-from plaudit.models.classifier import check_classifier
-from plaudit.models.formats.load import LanguageModel, load_language_model
+from plaudit.models.classifier import check_answered, check_classifier, check_kind
+from plaudit.models.formats.load import LanguageModel, ModelFolder, read_folder
 from plaudit.ops import outcome_reward
 from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.pages.report import write_report
@@ -93,6 +91,9 @@ from plaudit.rewards.functions import (
     load_reward_function,
 )
 from plaudit.rewards.model import fit_reward_model
+
+if TYPE_CHECKING:
+    from plaudit.feedback.store import FeedbackStore
 
 
 def run_rlhf(
@@ -158,25 +159,37 @@ class _Job:
     # --- what the stages share
 
     @cached_property
+    def model(self) -> ModelFolder:
+        """What the model says before its weights are read, which takes longer than all refusals."""
+        return read_folder(self.config.model, template=self.config.template)
+
+    @cached_property
     def lm(self) -> LanguageModel:
-        return load_language_model(self.config.model, template=self.config.template)
+        return self.model.load()
 
     @cached_property
     def backbone(self) -> SharedBackbone:
         """The model cut, and its numbers compared with its own as far as the texts will go."""
+        num = self.config.num_top_layers
+        return SharedBackbone(self.lm, num_top_layers=num, longest=self.longest)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest conversation there will be; each text is read for it."""
         longest = max(len(prompt.ids) for part in self.prompts for prompt in part)
         longest += self.config.sampling.max_new_tokens
         longest = max([longest, *(len(p.ids) + len(ids) for p, ids in self.examples)])
         if "feedback" in self.sources:
-            longest = max(longest, longest_compared(self.sources["feedback"].rows, self.lm.codec))
-        return SharedBackbone(self.lm, num_top_layers=self.config.num_top_layers, longest=longest)
+            rows = self.sources["feedback"].rows
+            longest = max(longest, longest_compared(rows, self.model.codec))
+        return longest
 
     @cached_property
     def examples(self) -> list[tuple[Prompt, tuple[int, ...]]]:
         """Demonstrations, where there are any: prompts with the ids of their wanted answers."""
         if "demonstrations" not in self.sources:
             return []
-        return examples_of(self.sources["demonstrations"].rows, self.lm.codec)
+        return examples_of(self.sources["demonstrations"].rows, self.model.codec)
 
     @cached_property
     def actor(self) -> LocalActor:
@@ -188,7 +201,7 @@ class _Job:
     def prompts(self) -> tuple[list[Prompt], list[Prompt]]:
         """(training prompts, held-out prompts), each short enough for the model."""
         rows, held = self.sources["prompts"].rows, self.config.num_held_out
-        codec = self.lm.codec
+        codec = self.model.codec
         prompts = prompts_of(rows, codec, max_new_tokens=self.config.sampling.max_new_tokens)
         return prompts[:-held], prompts[-held:]
 
@@ -242,6 +255,8 @@ class _Job:
 
     @cached_property
     def store(self) -> FeedbackStore:
+        from plaudit.feedback.store import FeedbackStore
+
         return FeedbackStore(self.config.feedback.store or self.stages.run.path / "feedback.sqlite")
 
     def refuse(self) -> None:
@@ -256,7 +271,12 @@ class _Job:
         if "feedback" in self.sources:
             alone = config.feedback.store is None
             check_comparisons(self.sources["feedback"].rows, seed=config.seed, alone=alone)
-        _ = self.actor  # all texts are read for their lengths, and layers and ranks are there
+        if self.model.num_layers is not None:
+            check_layers(config.num_top_layers, self.model.num_layers)
+        _ = self.longest
+        check_answered(self.model.codec)
+        check_kind(self.model.config)
+        _ = self.actor  # the weights are read, and layers and ranks are there
         check_classifier(self.lm)
 
     def _given_rows(self) -> list[Rows]:
@@ -432,6 +452,8 @@ class _Job:
     def _feedback_figures(self) -> dict[str, Any]:
         from dataclasses import asdict
 
+        from plaudit.feedback.stats import feedback_stats
+
         return asdict(feedback_stats(self.store))
 
     def _reward_model(
@@ -492,6 +514,7 @@ class _Job:
         reward_model.save(run / "reward_model")
 
     def _conclude(self, summary: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:
+
         run = self.stages.run
         names = dict.fromkeys(str(row["stage"]) for row in run.read_jsonl("events.jsonl"))
         seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}

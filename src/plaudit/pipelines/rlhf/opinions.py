@@ -26,7 +26,6 @@ from plaudit.feedback.entries import (
     comparison_vote,
 )
 from plaudit.feedback.raters import Rater
-from plaudit.feedback.store import FeedbackStore
 from plaudit.models.answers import given_answers
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
@@ -35,6 +34,7 @@ from plaudit.records.turns import answer_after, answer_text, canonical_messages
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
+    from plaudit.feedback.store import FeedbackStore
     from plaudit.models.text import TextCodec
 
 PROMPTS_PER_TRANSACTION = 8
