@@ -19,7 +19,7 @@ from oracles.gguf_writer import pairs_from_halves, tokenizer_facts, write_gguf
 from plaudit.models.formats.gguf import convert, halves_from_pairs
 from plaudit.models.formats.gguf_blocks import BLOCK_TYPES
 from plaudit.models.formats.gguf_file import GgufFile
-from plaudit.models.formats.load import load_language_model
+from plaudit.models.formats.load import load_language_model, read_folder
 from plaudit.records.errors import UserError
 from tiny_models import tiny_tokenizer
 
@@ -195,6 +195,24 @@ def test_a_whole_model_gives_the_same_logits_and_tokens(tmp_path, arch, untied, 
     assert lm.codec.tokenizer.chat_template == tokenizer.chat_template
     assert lm.codec.stop_ids == {tokenizer.eos_token_id}
     assert lm.codec.context == 128
+
+
+@pytest.mark.parametrize("family", ["chatml", "bos", "no_template"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_the_tokenizer_of_a_conversion_is_the_one_that_transformers_reads(tmp_path, arch, family):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = make_model(arch, family=family)
+    path = write_gguf(
+        tmp_path / "m.gguf", facts_of(model, arch, tokenizer), tensors_of(model, arch)
+    )
+    found = read_folder(path, template=None if tokenizer.chat_template else "none")
+    ours, theirs = found.codec.tokenizer, AutoTokenizer.from_pretrained(found.folder)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    for name in ("special_tokens_map", "chat_template", "model_max_length", "padding_side"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours("What? 12 é 🙂")["input_ids"] == tokenizer("What? 12 é 🙂")["input_ids"]
 
 
 def test_half_precision_weights_are_widened_exactly(llama, write):

@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from plaudit.models.formats.load import load_language_model
+from model_zoo import SHAPES, config_of
+from plaudit.models.formats.load import load_language_model, read_folder
 from plaudit.records.errors import UserError
 from tiny_models import FAMILIES, tiny_llama, tiny_tokenizer
 
@@ -80,6 +81,44 @@ def test_stop_ids_fall_back_to_config(folder):
     (folder / "generation_config.json").unlink()
     edit(folder / "config.json", eos_token_id=[2, 5])
     assert load_language_model(folder).codec.stop_ids == {2, 5}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_a_folder_says_without_its_weights_is_what_the_config_of_its_kind_says(name, tmp_path):
+    tokenizer = tiny_tokenizer(SHAPES[name].tokenizer)
+    config = config_of(SHAPES[name], tokenizer)
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = read_folder(tmp_path, template="none")
+    assert found.num_layers == config.num_hidden_layers
+    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    assert found.codec.context == longest
+    assert found.codec.stop_ids == {config.eos_token_id, tokenizer.eos_token_id}
+
+
+def test_a_config_of_two_parts_is_read_by_the_rules_of_its_kind(folder):
+    (folder / "generation_config.json").unlink()
+    text = json.loads((folder / "config.json").read_text())
+    text |= {"model_type": "gemma3_text", "eos_token_id": 2}
+    whole = {"model_type": "gemma3", "num_hidden_layers": 77, "text_config": text}
+    (folder / "config.json").write_text(json.dumps(whole | {"max_position_embeddings": 7}))
+    found = read_folder(folder)
+    assert found.num_layers == getattr(found.config, "num_hidden_layers", None)
+    assert found.codec.context == found.config.max_position_embeddings
+    assert found.codec.stop_ids == {2}
+
+
+def test_a_folder_is_read_without_its_weights_and_then_with_them(folder):
+    found = read_folder(folder)
+    assert (found.num_layers, found.codec.context) == (4, 256)
+    lm = found.load()
+    assert lm.codec is found.codec
+    assert lm.model.config.num_hidden_layers == 4
+    (folder / "model.safetensors").unlink()
+    found = read_folder(folder)
+    assert found.codec.completion_ids("Hi", "Ho")
+    with pytest.raises(UserError, match="has no weights"):
+        found.load()
 
 
 def test_nearest_name_for_a_missing_folder(good):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,91 @@ def test_a_constant_reward_is_told_so_and_no_resume_is_offered(folder):
     assert "--resume" not in said.err
     assert "pairs_per_prompt" not in said.err
     assert said.err.endswith("plaudit: what was done is in runs/wrong\n")
+
+
+# --- what refuses before the model is read
+
+
+@pytest.fixture
+def torn(folder):
+    """A model of which all can be read but the weights, whose file was cut short."""
+    shutil.rmtree("torn", ignore_errors=True)
+    weights = Path(shutil.copytree("model", "torn"), "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return Path("torn")
+
+
+def long_answers():
+    write_rows(Path("long.jsonl"), [{"prompt": "Hi", "completion": "river " * 400}])
+    return (*REWARD, "--demonstrations", "long.jsonl")
+
+
+def odd_template():
+    Path("odd.jinja").write_text(CHATML.replace("<|im_start|>assistant\\n", "<|im_start|>think "))
+    return (*REWARD, "--template", "odd.jinja")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (lambda: (*REWARD, "--num-top-layers", "9"), "num_top_layers is 9, but this model has 4"),
+        (long_answers, "long.jsonl, line 1: the prompt has "),
+        (lambda: pairs((9, {"chosen": "river " * 200})), "said.jsonl, line 9: the prompt has "),
+        (odd_template, "the chat template writes an answered prompt differently"),
+    ],
+    ids=["layers", "demonstration", "comparison", "template"],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_what_needs_no_weights_is_refused_before_they_are_read(torn, words, problem, check):
+    assert refused(*words(), "--model", "torn", check=check).startswith(problem)
+    assert "model.safetensors is damaged or cut short" in refused(*REWARD, "--model", "torn")
+
+
+def test_check_refuses_layers_of_a_model_without_weights(torn):
+    Path("torn", "model.safetensors").unlink()
+    words = (*REWARD, "--model", "torn", "--num-top-layers", "9")
+    assert refused(*words, check=True).startswith("num_top_layers is 9, but this model has 4 lay")
+
+
+def test_a_kind_that_no_reward_model_has_is_refused_before_its_weights_are_read(torn):
+    from transformers import TrOCRConfig
+
+    vocab = len(tiny_tokenizer("chatml"))
+    config = TrOCRConfig(vocab_size=vocab, architectures=["TrOCRForCausalLM"])
+    config.save_pretrained(torn)
+    assert refused(*REWARD, "--model", "torn", check=True) == (
+        "a reward model of TrOCRForCausalLM cannot be saved, as transformers has neither a "
+        "sequence classifier nor a bare decoder of its kind: use another model"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (lambda: pairs((7, {"rejected": "good 6"})), "said.jsonl, line 7: chosen and rejected"),
+        (lambda: pairs(*((n, {"prompt": "Same?"}) for n in range(1, 37))), "said.jsonl: all comp"),
+        (lambda: (*REWARD, "--num-top-layers", "9", "--check"), "num_top_layers is 9, but"),
+        (lambda: ("--reward", "no.py:f"), "reward file no.py does not exist"),
+    ],
+    ids=["equal texts", "one prompt", "layers", "reward"],
+)
+def test_what_needs_no_texts_as_tokens_is_refused_without_the_libraries_of_models(
+    folder, words, problem
+):
+    """They take seconds to load; so do pictures and the store's database, which come later."""
+    code = (
+        "import sys; from plaudit.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'transformers', 'tokenizers', 'matplotlib', 'sqlalchemy', 'peft'};"
+        "print(sorted(heavy & set(sys.modules))); sys.exit(code)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, *RUN, *words(), "--name", "wrong"],
+        capture_output=True,
+        text=True,
+    )
+    assert (said.returncode, said.stdout.splitlines()[-1]) == (2, "[]")
+    assert said.stderr.startswith(f"plaudit: {problem}")
+    assert not Path("runs", "wrong").exists()
 
 
 # --- prompts that stand twice

@@ -104,7 +104,7 @@ class ModelFolder:
     @cached_property
     def codec(self) -> TextCodec:
         """UserError for a tokenizer that cannot be read, or a template that cannot be used."""
-        tokenizer = _tokenizer(self.folder)
+        tokenizer = _tokenizer(self.folder, str(self.said.get("model_type")))
         return TextCodec.build(
             tokenizer,
             eos_ids=self._eos_ids(),
@@ -253,16 +253,20 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer. One of our conversion is known to be of the plain fast class, and so
-    is read without the configs of all kinds, by which others are told."""
-    kind: Any
-    if _is_converted(folder):
-        from transformers import PreTrainedTokenizerFast as kind
-    else:
-        from transformers import AutoTokenizer as kind
+def _tokenizer(folder: Path, model_type: str) -> Any:
+    """The folder's tokenizer.
+
+    That of a converted Llama is known to be of the plain fast class, and so is read without the
+    configs of all kinds, which take a second to load and by which transformers tells the classes.
+    """
     try:
-        return kind.from_pretrained(folder)
+        if model_type == "llama" and _is_converted(folder):
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # damaged tokenizer files surface as bare Exceptions
         raise UserError(
             f"{folder} has no tokenizer that can be read (tokenizer.json is needed)"
