@@ -1,6 +1,6 @@
 """What `plaudit run rlhf --check` says: what the job would do, and about how long that takes.
 
-The time is measured on this machine by a short draw and one training pass, and scaled by the job's
+The time is measured on this machine by a few steps of a draw and one training pass, and scaled by the job's
 counts: every answer counts as long as it may be, so a job whose answers end sooner takes less.
 """
 
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+import torch
+
 from plaudit.lm.sft import CrossEntropy
 from plaudit.models.answers import given_answers
+from plaudit.models.sampling.draw import draw, uniforms
 from plaudit.pipelines.rlhf.refusals import pairs_of, taught_by
 from plaudit.records.rows import Rows
 from plaudit.records.sampling import Sampling
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 DRAWN_ROWS, DRAWN_TOKENS = 64, 3
 """The short draw: answers side by side, from where steps are about as quick as in the job's larger
-draws, and steps after the first, which also reads the prompts."""
+draws, and the steps that are timed, after one that makes what they reuse."""
 
 TRAINED_ROWS = 4
 """Answers in the one training pass that is timed."""
@@ -152,25 +155,25 @@ def seconds_of(
     return drawing + _seconds_per_trained(backbone, actor, prompts) * tokens
 
 
+@torch.no_grad()
 def _seconds_per_drawn(actor: LocalActor, prompts: Sequence[Prompt], sampling: Sampling) -> float:
     """Seconds per token of an answer, the reading of the prompts left out."""
     asked = [prompt.ids for prompt in prompts[:4]]
-    num = DRAWN_ROWS // len(asked)
-    took = []
-    most = min(1 + DRAWN_TOKENS, sampling.max_new_tokens)
-    for length in (1, 1, most):  # the first draw also makes what later ones reuse
-        begun = time.perf_counter()
-        actor.backbone.sampler.generate(
-            asked,
-            num_answers=num,
-            sampling=sampling.model_copy(update={"max_new_tokens": length}),
-            seed=0,
-        )
-        took.append(time.perf_counter() - begun)
+    group = [p for p in range(len(asked)) for _ in range(DRAWN_ROWS // len(asked))]
+    decoder = actor.backbone.sampler.decoder
+    decoder.refresh()
+    prefix = decoder.prefill(asked)
+    answers = decoder.start(prefix, group, 1 + DRAWN_TOKENS)
+    logits, u = prefix.logits[group], uniforms(0, range(len(group)), 1 + DRAWN_TOKENS)
+    begun = 0.0
+    for t in range(1 + DRAWN_TOKENS):
+        if t == 1:
+            begun = time.perf_counter()
+        token, _ = draw(logits, u[:, t].to(logits.device), sampling)
+        logits, _ = answers.step(token)
+    took = time.perf_counter() - begun
     actor.backbone.sampler.release()
-    if most == 1:
-        return took[2] / (num * len(asked))
-    return max(took[2] - took[1], 0.0) / ((most - 1) * num * len(asked))
+    return took / (DRAWN_TOKENS * len(group))
 
 
 def _seconds_per_trained(
@@ -180,15 +183,14 @@ def _seconds_per_trained(
     chosen = (list(prompts) * TRAINED_ROWS)[:TRAINED_ROWS]
     codec = backbone.lm.codec
     given = [(p, p.ids[: codec.context - len(p.ids)]) for p in chosen]
-    data = given_answers(given, pad_id=codec.pad_id)
-    backbone.remember("check", data)
-
-    took = []
-    for _ in range(2):  # the first pass also makes what later ones reuse
+    whole = given_answers(given, pad_id=codec.pad_id)
+    backbone.remember("check", whole)
+    took = 0.0
+    for data in (whole.select([0]), whole):  # the first pass also makes what the next one reuses
         begun = time.perf_counter()
         actor.update(data, CrossEntropy(), denominator=int(data.chosen.sum()), lr=0.0)
-        took.append(time.perf_counter() - begun)
-    return min(took) / sum(len(p.ids) + len(ids) for p, ids in given)
+        took = time.perf_counter() - begun
+    return took / sum(len(p.ids) + len(ids) for p, ids in given)
 
 
 def said(seconds: float) -> str:
