@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from plaudit.records.collecting import collecting_later
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.imports import beside, load_module
@@ -51,7 +52,11 @@ def find_job(name: str) -> Job:
     where, _, function = JOBS.get(name, name).rpartition(":")
     if not where:
         raise UserError(f"no pipeline {name!r}{nearest(name, JOBS)}; nor is it a module:function")
-    module = import_module(where) if name in JOBS else load_module(where, "pipeline")
+    if name in JOBS:
+        with collecting_later():
+            module = import_module(where)
+    else:
+        module = load_module(where, "pipeline")
     run = getattr(module, function, None)
     if not callable(run):
         raise UserError(f"{where} has no function {function!r}{nearest(function, vars(module))}")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from plaudit.models.formats.save import save_tokenizer, write_model
 from plaudit.models.text import TextCodec, pad_right
+from plaudit.records.collecting import collecting_later
 from plaudit.records.errors import UserError
 from plaudit.records.folders import new_folder
 
@@ -53,6 +54,7 @@ def check_answered(codec: TextCodec) -> None:
         codec.completion_ids("Hi", "Ho")
 
 
+@collecting_later()
 def check_kind(config: Any) -> None:
     """`check_classifier` as far as a config tells: UserError for a kind that has neither class."""
     from transformers import (

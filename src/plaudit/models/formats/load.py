@@ -20,6 +20,7 @@ from torch import Tensor
 from plaudit.models.formats.progress_bars import no_progress_bars
 from plaudit.models.formats.safetensors_file import read_tensors
 from plaudit.models.text import TextCodec
+from plaudit.records.collecting import collecting_later
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.files import read_json
 
@@ -238,6 +239,7 @@ def _said(folder: Path) -> dict[str, Any]:
     return raw
 
 
+@collecting_later()
 def _config(folder: Path) -> Any:
     """The model's config with every dropout at 0."""
     from transformers import AutoConfig
@@ -253,6 +255,7 @@ def _config(folder: Path) -> Any:
     return config
 
 
+@collecting_later()
 def _tokenizer(folder: Path, model_type: str) -> Any:
     """The folder's tokenizer.
 
