@@ -174,7 +174,7 @@ def _watching() -> Iterator[_Seen]:
     """Sees PPO's roles and rollouts; the page is not drawn, which takes longer than the rest."""
     from plaudit.pipelines.rlhf import job as rlhf
 
-    seen, ppo, page = _Seen(), rlhf.ppo, mock.patch.object(rlhf, "write_report")
+    seen, ppo, page = _Seen(), rlhf.ppo, mock.patch("plaudit.pipelines.pages.report.write_report")
 
     def watched(*args: Any, actor: Any, reference: Any, reward: Any, **others: Any) -> Any:
         seen.actor, seen.reference = actor, reference

@@ -29,7 +29,6 @@ from plaudit.models.backbone import (
 )
 from plaudit.models.heads import LMHead
 from plaudit.models.layout import Layout, micro_layouts
-from plaudit.models.sampling.hosted import HostedDecoder
 from plaudit.models.sampling.sampler import Sampler
 from plaudit.records.errors import UserError
 from plaudit.records.types import Trajectories
@@ -161,6 +160,8 @@ class SharedBackbone:
                 break
         else:
             raise UserError(_parted(name, "trained", apart, why, self.split))
+        from plaudit.models.sampling.hosted import HostedDecoder  # transformers: loaded by now
+
         apart, why = float("inf"), ""
         for decoder in (self.sampler.decoder, HostedDecoder(self.lm.model, self.sampler.split)):
             try:

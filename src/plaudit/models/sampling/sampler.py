@@ -89,9 +89,8 @@ class Sampler:
         if fused.fits(model):
             self.decoder = fused.FusedDecoder(model, split)
         else:
-            from plaudit.models.sampling.hosted import (
-                HostedDecoder,  # transformers takes a second to load
-            )
+            # Here, as transformers takes a second to load.
+            from plaudit.models.sampling.hosted import HostedDecoder
 
             self.decoder = HostedDecoder(model, split)
 

@@ -35,7 +35,6 @@ from plaudit.models.classifier import check_answered, check_classifier, check_ki
 from plaudit.models.formats.load import LanguageModel, ModelFolder, read_folder
 from plaudit.ops import outcome_reward
 from plaudit.pipelines.drive import Heard, Progress
-from plaudit.pipelines.pages.report import write_report
 from plaudit.pipelines.rlhf.answers import answers_from, draw_answers
 from plaudit.pipelines.rlhf.config import DEMO_PROMPTS, RLHFConfig
 from plaudit.pipelines.rlhf.evaluation import (
@@ -514,11 +513,12 @@ class _Job:
         reward_model.save(run / "reward_model")
 
     def _conclude(self, summary: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:
-
         run = self.stages.run
         names = dict.fromkeys(str(row["stage"]) for row in run.read_jsonl("events.jsonl"))
         seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}
         summary = {"seconds": sum(seconds.values()), "stage_seconds": seconds, **summary}
+        from plaudit.pipelines.pages.report import write_report  # matplotlib takes its time
+
         rows = answer_rows(*sides)
         run.write_json("answers.json", {"answers": rows})
         write_report(run.path, summary, rows)
