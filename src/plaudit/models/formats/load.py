@@ -276,6 +276,7 @@ def _tokenizer(folder: Path, model_type: str) -> Any:
         ) from error
 
 
+@collecting_later()
 def _model(folder: Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from plaudit.engine.local import LocalActor, SharedBackbone
     from plaudit.pipelines.rlhf.config import RLHFConfig
 
-DRAWN_ROWS, DRAWN_TOKENS = 64, 3
+DRAWN_ROWS, DRAWN_TOKENS = 64, 2
 """The short draw: answers side by side, from where steps are about as quick as in the job's larger
 draws, and the steps that are timed, after one that makes what they reuse."""
 
-TRAINED_ROWS = 4
+TRAINED_ROWS = 2
 """Answers in the one training pass that is timed."""
 
 

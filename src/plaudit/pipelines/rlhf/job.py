@@ -76,6 +76,7 @@ from plaudit.pipelines.rlhf.sources import (
 )
 from plaudit.pipelines.stages import Stages
 from plaudit.pipelines.threads import free_threads, spare_threads
+from plaudit.records.collecting import collecting_later
 from plaudit.records.errors import UserError
 from plaudit.records.fingerprints import check_sources, mendable
 from plaudit.records.interrupt import Interrupt, Interrupted
@@ -107,7 +108,7 @@ def check_rlhf(config: RLHFConfig, place: Path) -> Iterator[str]:
     """Refuse what the job would refuse, and say what it would do; nothing is left behind."""
     heard = Heard()
     job = _Job(config, Stages(RunFolder(place), heard, Interrupt(heard.note)))
-    with spare_threads():
+    with spare_threads(), collecting_later():
         lines = [*job.check()]
     yield from (*heard.notes, *lines)
 
