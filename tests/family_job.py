@@ -172,7 +172,7 @@ class _Seen:
 @contextlib.contextmanager
 def _watching() -> Iterator[_Seen]:
     """Sees PPO's roles and rollouts; the page is not drawn, which takes longer than the rest."""
-    from plaudit.pipelines.rlhf import job as rlhf
+    from plaudit.pipelines.rlhf import steps as rlhf
 
     seen, ppo, page = _Seen(), rlhf.ppo, mock.patch("plaudit.pipelines.pages.report.write_report")
 

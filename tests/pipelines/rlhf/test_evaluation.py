@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plaudit.pipelines.rlhf.evaluation import _matched_distinct
-from plaudit.pipelines.rlhf.job import _standardised
+from plaudit.pipelines.rlhf.steps import standardised
 from plaudit.records.errors import UserError
 
 
@@ -22,9 +22,9 @@ def test_answers_of_one_word_have_no_word_pairs() -> None:
 def test_scores_that_differ_by_rounding_are_refused(spread) -> None:
     scores = torch.tensor([2.0, 2.0 + spread, 2.0], dtype=torch.float64)
     with pytest.raises(UserError, match="the same score, so PPO would have nothing to climb"):
-        _standardised(None, scores)  # type: ignore[arg-type]
+        standardised(None, scores)  # type: ignore[arg-type]
 
 
 def test_scores_are_measured_in_their_standard_deviation() -> None:
-    unit = _standardised(None, torch.tensor([1.0, 3.0, 5.0]))  # type: ignore[arg-type]
+    unit = standardised(None, torch.tensor([1.0, 3.0, 5.0]))  # type: ignore[arg-type]
     assert (unit.mean, unit.std) == (3.0, 2.0)

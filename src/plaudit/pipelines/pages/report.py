@@ -62,14 +62,15 @@ CONFIG_ROWS = (
     ("num_top_layers", "Layers trained, from the top"),
     ("sampling.max_new_tokens", "Tokens in an answer, at most"),
     ("sampling.temperature", "Sampling temperature"),
-    ("ppo.num_steps", "PPO steps"),
-    ("ppo.prompts_per_step", "Prompts in a step"),
-    ("ppo.answers_per_prompt", "Answers to a prompt in a step"),
-    ("ppo.kl_coef", "First KL coefficient"),
-    ("ppo.kl_target", "KL target, nats per answer"),
+    ("{improve}.num_steps", "{IMPROVE} steps"),
+    ("{improve}.prompts_per_step", "Prompts in a step"),
+    ("{improve}.answers_per_prompt", "Answers to a prompt in a step"),
+    ("{improve}.kl_coef", "First KL coefficient"),
+    ("{improve}.kl_target", "KL target, nats per answer"),
     ("seed", "Seed"),
 )
-"""Choices shown on the page, where the run's config has them; the whole config follows."""
+"""Choices shown on the page, where the run's config has them; the whole config follows. `improve` is
+the run's own."""
 
 AGREEMENT_NAMES = {
     "percent": "Pairs of votes that agree",
@@ -179,12 +180,13 @@ def _gold_name(config: Mapping[str, Any]) -> str:
 
 def _config_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
+    improve = str(config.get("improve", "ppo"))  # runs before there was a choice took PPO
     for key, label in CONFIG_ROWS:
         value: Any = config
-        for part in key.split("."):
+        for part in key.format(improve=improve).split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None:
-            rows.append((label, str(value)))
+            rows.append((label.format(IMPROVE=improve.upper()), str(value)))
     return rows
 
 

@@ -72,6 +72,12 @@ class Plot:
     svg: str
 
 
+def improving_stage(rows: Sequence[Row]) -> str:
+    """The stage that moved the policy away from its start, whatever its algorithm: the one that
+    logs its distance; "" where there is none."""
+    return next((str(row["stage"]) for row in rows if "objective/kl" in row), "")
+
+
 def series(rows: Sequence[Row], stage: str, metric: str) -> tuple[list[float], list[float]]:
     """Steps and values of a metric in a stage; a value that was not finite is left out."""
     points = [
@@ -102,19 +108,20 @@ CURVES = (
     ("entropy", "policy/entropy_avg", "Entropy", "nats per token", INK),
     ("length", "answer/length", "Answer length", "tokens", INK),
 )
-"""(file stem, metric, heading, axis label, colour) of the plain curves over PPO steps."""
+"""(file stem, metric, heading, axis label, colour) of the plain curves over the improver's steps."""
 
 
 def _curve_plot(
     rows: Sequence[Row], name: str, metric: str, title: str, label: str, colour: str
 ) -> Plot | None:
-    steps, values = series(rows, "ppo", metric)
+    stage = improving_stage(rows)
+    steps, values = series(rows, stage, metric)
     if not values:
         return None
 
     def draw(axes: Axes) -> None:
         _line(axes, steps, values, colour)
-        axes.set(xlabel="PPO step", ylabel=label)
+        axes.set(xlabel=f"{stage.upper()} step", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if metric in ("objective/kl", "policy/entropy_avg", "answer/length"):
             axes.set_ylim(bottom=min(0.0, *values), top=max(*values, 1e-9) * 1.12)
@@ -128,8 +135,9 @@ def _curve_plot(
 
 def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> Plot | None:
     """Score and gold score against √KL, as in Gao et al. 2023 (2210.10760), figure 1."""
+    stage = improving_stage(rows)
     paid = [
-        row for row in rows if row.get("stage") == "ppo" and row.get("objective/kl") is not None
+        row for row in rows if row.get("stage") == stage and row.get("objective/kl") is not None
     ]
     x, score = _against_root_kl(paid, "objective/scores")
     x_gold, gold = _against_root_kl(paid, "gold/mean")
@@ -157,7 +165,7 @@ def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> P
                 ecolor=ORANGE, elinewidth=1.1, capsize=2.5,
             )  # fmt: skip
 
-    caption = "Blue circles: the learned score that PPO raises (left scale)."
+    caption = f"Blue circles: the learned score that {stage.upper()} raises (left scale)."
     if gold:
         caption += " Orange squares: the gold score of the same answers (right scale)."
     if held_out:

@@ -93,6 +93,7 @@ class RLHFConfig(Config):
     feedback: FeedbackConfig = Field(FeedbackConfig(), description="Who compares which answers.")
     sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning.")
     reward_model: RewardModelConfig = Field(RewardModelConfig(), description="The reward model.")
-    ppo: PPOConfig = Field(PPOConfig(), description="The policy's improvement.")
+    improve: Literal["ppo"] = Field("ppo", description="How the policy climbs the reward.")
+    ppo: PPOConfig = Field(PPOConfig(), description="The policy's improvement by PPO.")
     adam: AdamConfig = Field(AdamConfig(), description="The optimiser of every role.")
     seed: int = Field(0, ge=0, description="Decides every draw, order and side of the job.")
