@@ -84,7 +84,7 @@ class Learner:
             with torch.no_grad():
                 parameter.copy_(arrays[f"weight.{name}"])
             moments = {
-                key: arrays[f"{key}.{name}"].clone()
+                key: arrays[f"{key}.{name}"].to(parameter.device, copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in arrays
             }

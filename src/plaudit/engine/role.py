@@ -30,14 +30,22 @@ class Backbone(Protocol):
     """What a role asks of the model it is a part of (`shared.SharedBackbone`)."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        ...
 
-    def layouts(self, batch: Trajectories) -> Iterator[Layout]: ...
+    def layouts(self, batch: Trajectories) -> Iterator[Layout]:
+        """The batch in micro-batches, where the model is."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what is held besides the weights."""
+        ...
 
 
 class Role:
@@ -71,12 +79,13 @@ class Role:
 
     @torch.no_grad()
     def gathered(self, batch: Trajectories, name: str) -> Tensor:
-        """One statistic of the whole batch, in its order, without gradient."""
+        """One statistic of the whole batch, in its order and where it is, without gradient."""
         shape = batch.chosen.shape if name != "score" else (len(batch),)
+        home, batch = batch.token.device, batch.to(self.device)
         out = torch.zeros(shape, dtype=wide(self.dtype), device=self.device)
         for layout in self.backbone.layouts(batch):
             out[list(layout.rows)] = self.statistics(layout, batch, (name,))[name].to(out)
-        return out
+        return out.to(home)
 
 
 class Taught(Role):
@@ -121,6 +130,8 @@ class Taught(Role):
         """
         fields = fields or {}
         check_loss(loss, fields, batch, gives=self.gives)
+        batch = batch.to(self.device)
+        fields = {n: x.to(self.device) if isinstance(x, Tensor) else x for n, x in fields.items()}
         self.learner.zero_grad()
         totals: dict[str, Tensor] = {}
         layouts = list(self.backbone.layouts(batch))

@@ -103,19 +103,22 @@ class LocalRewardModel(Scorer):
         """What a linear probe sees of each answer, [B, H]; None where no probe can be written."""
         if self.backbone.trunk is None or not can_start_from_probe(self.top):
             return None
-        return self._gathered(batch, lambda hidden, layout: mean_token(self.top, hidden, layout))
+        return self._means(batch).to(batch.token.device)
 
     @torch.no_grad()
     def start_from_probe(self, weight: Tensor, batch: Trajectories) -> None:
         """Begin as the probe `weight` [H] on `mean_tokens(batch)`."""
-        mean = self.mean_tokens(batch)
-        assert mean is not None, "mean_tokens says whether a probe can be written"
+        mean = self._means(batch)
         last = self._gathered(batch, last_hidden)
-        write_probe(self.trained.plain, self.head, weight.to(mean.dtype), mean=mean, last=last)
+        write_probe(self.trained.plain, self.head, weight.to(mean), mean=mean, last=last)
+
+    def _means(self, batch: Trajectories) -> Tensor:
+        return self._gathered(batch, lambda hidden, layout: mean_token(self.top, hidden, layout))
 
     def _gathered(self, batch: Trajectories, read: Callable[[Tensor, Layout], Tensor]) -> Tensor:
         """`read(trunk states, layout)` [b, H] of every layout, in the batch's order: [B, H]."""
-        out = torch.zeros((len(batch), self.backbone.width), dtype=self.backbone.dtype)
+        shape = (len(batch), self.backbone.width)
+        out = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for layout in self.backbone.layouts(batch):
             out[list(layout.rows)] = read(self.backbone.inputs(layout, batch), layout)
         return out

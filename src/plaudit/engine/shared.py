@@ -124,9 +124,9 @@ class SharedBackbone:
         return _untrained(self.trunk, layout) if kept is None else kept
 
     def layouts(self, batch: Trajectories) -> Iterator[Layout]:
-        """The batch in micro-batches."""
+        """The batch in micro-batches, where the model is."""
         return micro_layouts(
-            batch,
+            batch.to(self.device),
             pad_id=self.pad_id,
             max_tokens=self.max_tokens,
             max_row=MAX_ROW,

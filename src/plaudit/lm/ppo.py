@@ -41,6 +41,7 @@ from plaudit.ops import (
     clipped_value_loss,
     explained_variance,
     kl_k2,
+    masked_sum,
     masked_whiten,
     outcome_reward,
 )
@@ -130,7 +131,7 @@ class ClippedPolicy:
             "policy/entropy_avg": part["entropy"],
             "val/ratio": ratio,
         }
-        sums = {name: (x.detach() * part.chosen).sum() for name, x in numbers.items()}
+        sums = {name: masked_sum(x.detach(), part.chosen) for name, x in numbers.items()}
         return aggregate(loss, part.chosen, part.denominator), sums
 
 
@@ -149,7 +150,7 @@ class ClippedValue:
         loss = clipped_value_loss(value, old, part["ret"], clip=self.clip)
         moved = ((value.detach() - old).abs() > self.clip).float()
         numbers = {"loss/value_avg": loss, "val/clipfrac_avg": moved}
-        sums = {name: (x.detach() * part.chosen).sum() for name, x in numbers.items()}
+        sums = {name: masked_sum(x.detach(), part.chosen) for name, x in numbers.items()}
         return aggregate(loss, part.chosen, part.denominator), sums
 
 

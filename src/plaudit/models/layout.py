@@ -131,17 +131,12 @@ def pack(
                 last[i] = own[i, drawn[-1, 0]]
             at += n
             i += 1
-    device = batch.token.device
+    tensors = {
+        "token": token, "position": position, "segment": segment, "own": own, "before": before,
+        "last": last, "answer": answer, "there": there, "chosen": chosen,
+    }  # fmt: skip
     return Layout(
-        token=token.to(device),
-        position=position.to(device),
-        segment=segment.to(device),
-        own=own.to(device),
-        before=before.to(device),
-        last=last.to(device),
-        answer=answer.to(device),
-        there=there.to(device),
-        chosen=chosen.to(device),
+        **{name: x.to(batch.token.device) for name, x in tensors.items()},
         rows=tuple(rows),
         prompt_lengths=tuple(len(ids) for ids in prompts),
         groups=tuple(g for g, _ in pieces),

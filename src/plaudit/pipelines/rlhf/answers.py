@@ -51,8 +51,8 @@ def draw_answers(
         chunk = prompts[starts[step] : starts[step] + size]
         key = np.random.SeedSequence((seed, 4, step)).generate_state(1)[0]
         batch = actor.generate(chunk, num_answers=num_answers, sampling=sampling, seed=int(key))
-        fields = {name: getattr(batch, name) for name in NAMES}
-        arrays = _joined(arrays, {**fields, **also(batch)})
+        fields = {**{name: getattr(batch, name) for name in NAMES}, **also(batch)}
+        arrays = _joined(arrays, {name: x.cpu() for name, x in fields.items()})
         yield Rollout(step + 1, _samples(batch), {})
         metrics = {
             "answer/length": float(batch.chosen.sum() / len(batch)),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from plaudit.engine.devices import DeviceName, DtypeName
 from plaudit.engine.learner import AdamConfig
 from plaudit.lm.ppo import PPOConfig
 from plaudit.lm.sft import SFTConfig
@@ -82,6 +83,12 @@ class RLHFConfig(Config):
         0,
         ge=0,
         description="Rank of adapters that the policy learns; 0: the layers' own weights.",
+    )
+    device: DeviceName = Field(
+        "auto", description="Where the model is: cpu, cuda, or auto (a GPU if there is one)."
+    )
+    dtype: DtypeName = Field(
+        "float32", description="Precision of the weights and of the optimiser."
     )
     sampling: Sampling = Field(
         Sampling(max_new_tokens=40, temperature=0.7),

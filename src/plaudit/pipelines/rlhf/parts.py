@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plaudit.engine.devices import device_of, dtype_of
 from plaudit.engine.local import LocalActor
 from plaudit.engine.shared import SharedBackbone, check_layers
 from plaudit.engine.tops import LoRA
@@ -39,6 +40,7 @@ def make_parts(inputs: Inputs, note: Callable[[str], None]) -> Parts:
     all refusals."""
     config = inputs.config
     inputs.refuse(note)
+    device = device_of(config.device)
     folder = read_folder(config.model, template=config.template)
     if folder.num_layers is not None:
         check_layers(config.num_top_layers, folder.num_layers)
@@ -53,7 +55,7 @@ def make_parts(inputs: Inputs, note: Callable[[str], None]) -> Parts:
         longest = max(longest, longest_compared(inputs.sources["feedback"].rows, codec))
     check_answered(codec)
     check_kind(folder.config)
-    lm = folder.load()
+    lm = folder.load(dtype=dtype_of(config.dtype), device=device)
     backbone = SharedBackbone(lm, num_top_layers=config.num_top_layers, longest=longest)
     lora = LoRA(config.lora_rank, config.seed) if config.lora_rank else None
     actor = LocalActor(backbone, adam=config.adam, lora=lora)

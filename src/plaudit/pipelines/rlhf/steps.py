@@ -64,7 +64,8 @@ def draw(parts: Parts, stages: Stages, name: str, prompts: Sequence[Prompt]) -> 
         kept.arrays, prompts, num_answers=num, sampling=config.sampling, codec=parts.codec
     )
     if "answer_hidden" in kept.arrays:
-        states.put(name, batch, kept.arrays["prompt_hidden"], kept.arrays["answer_hidden"])
+        hidden = (kept.arrays[n].to(parts.actor.device) for n in ("prompt_hidden", "answer_hidden"))
+        states.put(name, batch, *hidden)
     return batch
 
 
@@ -145,7 +146,7 @@ class GoldReward:
     def __call__(self, batch: Trajectories) -> Tensor:
         """Its scores, on the last chosen tokens [B, T]."""
         scores = torch.tensor(gold_scores(self.gold, batch), dtype=torch.float64)
-        return outcome_reward(scores, batch.chosen)
+        return outcome_reward(scores.to(batch.chosen.device), batch.chosen)
 
 
 @dataclass(frozen=True)
