@@ -5,14 +5,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LATER = {"learn": "plaudit.pipelines.control.job", "load": "plaudit.pipelines.control.job"}
+_LATER = {
+    "learn": ("plaudit.pipelines.control.job", "learn"),
+    "load": ("plaudit.pipelines.control.job", "load"),
+    "run": ("plaudit.pipelines.jobs", "run_job"),
+    "resume": ("plaudit.pipelines.jobs", "resume_job"),
+}
 """Names whose code is imported when they are first used, so that the command starts at once."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'plaudit' has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    module, function = _LATER[name]
+    return getattr(import_module(module), function)
 
 
 def __dir__() -> list[str]:

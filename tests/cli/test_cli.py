@@ -13,7 +13,7 @@ import pytest
 
 import plaudit as package
 from plaudit.cli.main import VERBS
-from plaudit.cli.registry import find_job
+from plaudit.pipelines.registry import find_job
 from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 def _full(source: Path) -> str:
     """The recipe with every key that it leaves to the defaults."""
-    from plaudit.cli.registry import find_job
+    from plaudit.pipelines.registry import find_job
     from plaudit.records.config import dump_yaml, resolve
 
     recipe = load_recipe(source)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plaudit.cli.words import NAMES, page
 from plaudit.records.errors import UserError, command
-from plaudit.records.interrupt import Interrupt, Interrupted
-from plaudit.records.recipes import Recipe, load_recipe, tuned_recipe
+from plaudit.records.interrupt import Interrupt
+from plaudit.records.recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from plaudit.cli.registry import Job
-    from plaudit.pipelines.drive import Progress
+    from plaudit.pipelines.jobs import Work
+    from plaudit.pipelines.registry import Job
     from plaudit.records.config import Config
-    from plaudit.records.runs import RunFolder
 
 USAGE = (
     "plaudit run RECIPE [--name NAME | --out FOLDER] [--check] [--KEY VALUE ...]",
@@ -45,9 +43,6 @@ PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run -
 
 OWN = ("name", "out", "check", "resume")
 """Options of this verb, which stand among the recipe's keys."""
-
-DEFAULT_ENV = "CartPole-v1"
-"""The environment of a control recipe that names none."""
 
 
 @dataclass
@@ -113,13 +108,14 @@ def parse_flags(
 
 
 def _start(words: Words) -> int:
-    from plaudit.cli.registry import find_job
-    from plaudit.records.runs import RunFolder, named_path, planned_path
+    from plaudit.pipelines.jobs import begin
+    from plaudit.pipelines.registry import find_job
+    from plaudit.records.runs import named_path, planned_path
 
     assert words.recipe is not None
     if words.name is not None and words.out is not None:
         raise UserError("--name and --out both say where to keep the run; give one of them")
-    tuned = tuned_for(words)
+    tuned = tuned_by(words)
     if tuned != words.recipe:
         print(f"Recipe: {tuned}, tuned for this environment")
     recipe = load_recipe(tuned)
@@ -130,12 +126,7 @@ def _start(words: Words) -> int:
         target = out_path(words.out).absolute()
     if words.check:
         return _check(job, config, planned_path(target, recipe.name))
-    run = RunFolder.create(target, config, pipeline=recipe.pipeline, recipe=recipe.name)
-    try:
-        return _work(job, config, run)
-    except UserError:
-        run.discard_if_nothing_done()  # so that the same name serves the corrected command
-        raise
+    return _work(begin(job, config, target, pipeline=recipe.pipeline, recipe=recipe.name))
 
 
 def out_path(text: str) -> Path:
@@ -157,21 +148,18 @@ def _check(job: Job, config: Config, place: Path) -> int:
     return 0
 
 
-def tuned_for(words: Words) -> str:
-    """The recipe to take: for a control algorithm, the one tuned for the environment that is asked
-    for, where one is shipped."""
+def tuned_by(words: Words) -> str:
+    """The recipe to take, by the environment among the flags."""
+    from plaudit.pipelines.jobs import tuned_for
+
     assert words.recipe is not None
-    if not words.recipe.startswith("control/") or Path(words.recipe).is_file():
-        return words.recipe
     given = [w.removeprefix("--env=") for w in words.flags if w.startswith("--env=")]
     given += [after for w, after in pairwise(words.flags) if w == "--env"]
-    return tuned_recipe(words.recipe, given[-1] if given else DEFAULT_ENV)
+    return tuned_for(words.recipe, given[-1] if given else None)
 
 
 def _resume(words: Words) -> int:
-    from plaudit.cli.registry import find_job
-    from plaudit.records.config import resolve
-    from plaudit.records.runs import RunFolder
+    from plaudit.pipelines.jobs import resume
 
     assert words.resume is not None
     given = (words.recipe, words.name, words.out, "--check" if words.check else None, *words.flags)
@@ -181,50 +169,25 @@ def _resume(words: Words) -> int:
             f"a resumed run keeps its recipe, place and keys: leave out {' '.join(extra)},"
             " or start a new run"
         )
-    run = RunFolder.resume(words.resume)
-    recipe = load_recipe(run.path / "config.yaml")
-    began_in = run.began_in()
-    if began_in != Path.cwd():  # its relative paths start there
-        run.path = run.path.resolve()
-    with contextlib.chdir(began_in):
-        job = find_job(recipe.pipeline)
-        return _work(job, resolve(job.config, recipe), run)
+    return _work(resume(words.resume))
 
 
-def _work(job: Job, config: Config, run: RunFolder) -> int:
+def _work(work: Work) -> int:
     from plaudit.cli.progress import progress_for
-
-    progress = progress_for(sys.stdout)
-    again = command("run", "--resume", run.path)
-    progress.note(f"Run folder: {run.path}")
-    with run, Interrupt(progress.note) as interrupt:
-        try:
-            results = job.run(config, run, progress=progress, interrupt=interrupt)
-        except UserError as error:
-            if not run.anything_done:
-                raise
-            what = (
-                f"what was done is in {run.path}"
-                if error.new_run
-                else f"once that is mended: {again}"
-            )
-            raise UserError(f"{error}\nplaudit: {what}") from error
-        except Interrupted as stopped:
-            raise Interrupted(f"{stopped}. Saved. Continue with: {again}") from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"quit. Continue from what was saved with: {again}") from None
-        except Exception:
-            traceback.print_exc()
-            print(f"\nplaudit: what was done is in {run.path}; retry: {again}", file=sys.stderr)
-            return 1
-        _finish(run, results, progress)
-    return 0
-
-
-def _finish(run: RunFolder, results: dict[str, Any], progress: Progress) -> None:
     from plaudit.cli.show import closing_lines
 
-    if not run.finished:
-        run.finish(results)
-    for line in closing_lines(run):
+    progress = progress_for(sys.stdout)
+    progress.note(f"Run folder: {work.run.path}")
+    with Interrupt(progress.note) as interrupt:
+        try:
+            work.finish(progress=progress, interrupt=interrupt)
+        except UserError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            what = f"what was done is in {work.run.path}; retry: {work.again}"
+            print(f"\nplaudit: {what}", file=sys.stderr)
+            return 1
+    for line in closing_lines(work.run):
         progress.note(line)
+    return 0

@@ -15,6 +15,7 @@ from plaudit.cli.progress import clock
 from plaudit.cli.words import NARROW, Parser
 from plaudit.records.errors import command
 from plaudit.records.metrics import ALIASES, GLOSSARY
+from plaudit.records.recipes import load_recipe
 from plaudit.records.runs import RunFolder, run_path
 from plaudit.records.visible import visible, visible_line
 
@@ -51,11 +52,10 @@ def main(argv: list[str]) -> int:
         _print_table(console, "results", RESULT_COLUMNS, _results_rows(run.results))
         for name, text in _long_texts(run.results):
             console.print(Text(visible(f"{name}: {text}")), soft_wrap=True)
-    if (run.path / "arrays" / "world.json").exists():
-        from plaudit.pipelines.pages.finite_text import world_text
+    from plaudit.pipelines.registry import lines_of
 
-        for text in world_text(run.path):
-            console.print(Text(visible(text)), soft_wrap=True)
+    for text in lines_of(load_recipe(run.path / "config.yaml").pipeline, run):
+        console.print(Text(visible(text)), soft_wrap=True)
     for line in closing_lines(run):
         console.print(Text(visible(line)), soft_wrap=True)
     return 0

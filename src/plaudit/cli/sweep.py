@@ -66,9 +66,9 @@ def main(argv: list[str]) -> int:
     words = take_apart(argv)
     from plaudit.cli.progress import progress_for
     from plaudit.cli.run import Words as RunWords
-    from plaudit.cli.run import tuned_for
+    from plaudit.cli.run import tuned_by
 
-    recipe = load_recipe(tuned_for(RunWords(words.recipe, flags=words.flags)))
+    recipe = load_recipe(tuned_by(RunWords(words.recipe, flags=words.flags)))
     sweep, title = prepared(words, recipe)
 
     progress = progress_for(sys.stdout)
@@ -123,8 +123,8 @@ def seeds_of(text: str) -> list[int]:
 
 def prepared(words: Words, recipe: Recipe) -> tuple[Sweep, str]:
     """The sweep with its folder and its recipe file written, and its title."""
-    from plaudit.cli.registry import find_job
     from plaudit.cli.run import parse_flags
+    from plaudit.pipelines.registry import find_job
     from plaudit.pipelines.sweep import Sweep
     from plaudit.records.config import dump_yaml
     from plaudit.records.files import write_text

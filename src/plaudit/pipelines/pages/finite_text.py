@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.records.files import read_json
+from plaudit.records.runs import RunFolder
 
 MOST_COLUMNS, MOST_ROWS = 16, 24
 """The largest map that is printed."""
@@ -21,6 +22,11 @@ ARROWS = {
     "up": "↑", "down": "↓", "left": "←", "right": "→", "stay": "·",
     "north": "↑", "south": "↓", "west": "←", "east": "→",
 }  # fmt: skip
+
+
+def world_lines(run: RunFolder) -> list[str]:
+    """`world_text` of a run, as the registry of jobs asks for it."""
+    return world_text(run.path)
 
 
 def world_text(run: Path) -> list[str]:

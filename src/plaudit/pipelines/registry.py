@@ -4,7 +4,8 @@ A job is a function `run(config, run_folder, *, progress, interrupt) -> results`
 parameter is annotated with its `Config`. Jobs of your own are named as `module:function` or
 `file.py:function`. Beside a job `run` or `run_NAME` its module may have `check` or `check_NAME`:
 check(config, place) yields lines of text about what the run in the folder `place` would do, refuses
-with UserError what the job would refuse, and leaves nothing behind.
+with UserError what the job would refuse, and leaves nothing behind; and `show` or `show_NAME`:
+show(run) yields lines about a run in its folder that its metrics and results do not say.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from plaudit.records.collecting import collecting_later
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.imports import beside, load_module
+from plaudit.records.runs import RunFolder
 
 JOBS = {
     "rlhf": "plaudit.pipelines.rlhf.job:run_rlhf",
@@ -31,6 +33,9 @@ JOBS = {
 }
 """Names of the jobs that come with Plaudit."""
 
+SHOWN = {name: "plaudit.pipelines.pages.finite_text:world_lines" for name in JOBS if "/" in name}
+"""What says more of the runs of a shipped job than their metrics and results do."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -40,6 +45,7 @@ class Job:
     config: type[Config]
     run: Callable[..., dict[str, Any]]
     check: Callable[[Any, Path], Iterable[str]] | None = None
+    show: Callable[[RunFolder], Iterable[str]] | None = None
 
 
 def find_job(name: str) -> Job:
@@ -63,14 +69,35 @@ def find_job(name: str) -> Job:
     kinds = list(get_type_hints(run).values())
     if not kinds or not isinstance(kinds[0], type) or not issubclass(kinds[0], Config):
         raise UserError(f"the first parameter of {name} must be annotated with a plaudit Config")
-    check = getattr(module, _check_of(function), None)
-    checking = None if check is None else _checking_beside(module, check)
-    return Job(name, kinds[0], _with_files_beside(module, run), checking)
+    check, show = (getattr(module, _beside(function, verb), None) for verb in ("check", "show"))
+    return Job(
+        name,
+        kinds[0],
+        _with_files_beside(module, run),
+        None if check is None else _yielding_beside(module, check),
+        None if show is None else _yielding_beside(module, show),
+    )
 
 
-def _check_of(function: str) -> str:
-    """What the function that only checks is called, beside a job's own: run_rlhf, check_rlhf."""
-    return f"check{function.removeprefix('run')}" if function.startswith("run") else "check"
+def lines_of(pipeline: str, run: RunFolder) -> Iterator[str]:
+    """What the job of a run has to say of it besides metrics and results.
+
+    A shipped job is loaded for it only where it is known to say something, since to load one takes
+    seconds.
+    """
+    if pipeline in JOBS and pipeline not in SHOWN:
+        return
+    if pipeline in SHOWN:
+        where, _, function = SHOWN[pipeline].rpartition(":")
+        yield from getattr(import_module(where), function)(run)
+    elif not pipeline.startswith("control/"):
+        show = find_job(pipeline).show
+        yield from () if show is None else show(run)
+
+
+def _beside(function: str, verb: str) -> str:
+    """What the function of another verb is called, beside a job's own: run_rlhf, check_rlhf."""
+    return f"{verb}{function.removeprefix('run')}" if function.startswith("run") else verb
 
 
 def _control_job(name: str) -> Job:
@@ -94,13 +121,13 @@ def _with_files_beside(module: ModuleType, run: Callable[..., Any]) -> Callable[
     return running
 
 
-def _checking_beside(
-    module: ModuleType, check: Callable[..., Iterable[str]]
+def _yielding_beside(
+    module: ModuleType, function: Callable[..., Iterable[str]]
 ) -> Callable[..., Iterator[str]]:
     """As `_with_files_beside`, while the lines are asked for."""
 
-    def checking(*args: Any) -> Iterator[str]:
+    def yielding(*args: Any) -> Iterator[str]:
         with beside(module):
-            yield from check(*args)
+            yield from function(*args)
 
-    return checking
+    return yielding
