@@ -45,11 +45,19 @@ def cohen_kappa(first: Sequence[Category | None], second: Sequence[Category | No
     if len(first) != len(second):
         raise UserError(f"Cohen's kappa: {len(first)} and {len(second)} ratings, expected as many")
     pairs = [(x, y) for x, y in zip(first, second, strict=True) if x is not None and y is not None]
-    num = len(pairs)
+    return cohen_kappa_of(Counter(pairs))
+
+
+def cohen_kappa_of(pairs: Mapping[tuple[Category, Category], int]) -> float:
+    """Cohen's kappa of how often the two raters gave each pair of answers to one unit."""
+    num = sum(pairs.values())
     if not num:
         raise UndefinedAgreement("the two raters share no unit")
-    habits = Counter(x for x, _ in pairs), Counter(y for _, y in pairs)
-    observed = sum(x == y for x, y in pairs)
+    habits: tuple[Counter[Category], Counter[Category]] = Counter(), Counter()
+    for (x, y), times in pairs.items():
+        habits[0][x] += times
+        habits[1][y] += times
+    observed = sum(times for (x, y), times in pairs.items() if x == y)
     expected = sum(habits[0][category] * habits[1][category] for category in habits[0])
     if expected == num * num:
         raise UndefinedAgreement("both raters always gave one and the same answer")

@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 
+from plaudit.feedback import questions as ask
+from plaudit.feedback.derived import CATCH_UP, catch_up, derive, entry_of_row, is_current
 from plaudit.feedback.entries import (
     Comparison,
     Item,
@@ -31,15 +33,12 @@ from plaudit.feedback.entries import (
     score_vote,
 )
 from plaudit.feedback.readings import (
-    SEGMENT_FIELDS,
-    VOTE_FIELDS,
     Known,
     comparison_of,
     item_content,
     require_same,
     score_of,
     vote_content,
-    vote_of_row,
 )
 from plaudit.feedback.tables import (
     ItemRow,
@@ -52,12 +51,10 @@ from plaudit.feedback.tables import (
     plain_errors,
     prepare,
     shown_url,
+    snapshots,
 )
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.types import Text
-
-_CHUNK = 500  # keys asked for in one query; SQLite allows 32,766 variables, older builds 999
-T = TypeVar("T")
 
 
 class FeedbackStore:
@@ -75,10 +72,13 @@ class FeedbackStore:
             _check_path(url.database, create=create)
         self._engine = open_engine(url)
         self._writer = self._engine.execution_options(plaudit_write=True)
+        self._reader = snapshots(self._engine)
         self._open = threading.local()
         try:
             with plain_errors(self.name):
                 prepare(self._engine, self.name)
+            with self.reading():  # derives what a store of an earlier Plaudit lacks
+                pass
         except UserError:
             self._engine.dispose()
             raise
@@ -103,6 +103,8 @@ class FeedbackStore:
             return
         with plain_errors(self.name), self._writer.begin() as connection:
             lock_for_writing(connection)
+            if not is_current(connection):
+                catch_up(connection)
             self._open.connection = connection
             try:
                 yield
@@ -115,7 +117,7 @@ class FeedbackStore:
         for item in wanted:
             check_item(item)
         with self.batch():
-            known = self._known_items([item.key for item in wanted])
+            known = ask.known_items(self._connection, [item.key for item in wanted])
             next_item, next_segment = self._next_id(ItemRow), self._next_id(SegmentRow)
             rows: list[dict[str, Any]] = []
             segments: list[dict[str, Any]] = []
@@ -139,18 +141,18 @@ class FeedbackStore:
         """Append votes on items already there, in order; gives the id of each, new or known."""
         wanted = [(vote.key or uuid.uuid4().hex, vote) for vote in votes]
         with self.batch():
-            items = self._known_items([vote.item_key for _, vote in wanted])
+            items = ask.item_sizes(self._connection, [vote.item_key for _, vote in wanted])
             keys = [key for key, _ in wanted]
             keys += [vote.undoes for _, vote in wanted if vote.undoes is not None]
-            known = self._known_votes(keys)
+            known = ask.known_votes(self._connection, keys)
             next_vote, now = self._next_id(VoteRow), clock.time()
             rows: list[dict[str, Any]] = []
             for key, vote in wanted:
-                item = items.get(vote.item_key)
-                if item is None:
+                if vote.item_key not in items:
                     raise UserError(f"{self.name}: there is no item {vote.item_key!r} to vote on")
-                check_vote(vote, item.num_segments)
-                content = vote_content(vote, item.id, known)
+                item_id, num_segments = items[vote.item_key]
+                check_vote(vote, num_segments)
+                content = vote_content(vote, item_id, known)
                 before = known.get(key)
                 if before is not None:
                     require_same(before.content, content, f"vote {key!r}", self.name)
@@ -161,6 +163,7 @@ class FeedbackStore:
                 known[key] = Known(next_vote, content)
                 next_vote += 1
             self._insert(VoteRow, rows)
+            derive(self._connection, [entry_of_row(row) for row in rows])
         return [known[key].id for key in keys[: len(wanted)]]
 
     def add_item(
@@ -198,7 +201,7 @@ class FeedbackStore:
         a vote that is not active, nothing left to undo.
         """
         with self.batch():
-            if key is not None and (done := self._known_votes([key]).get(key)) is not None:
+            if key is not None and (done := self._known(key)) is not None:
                 target = done.content["undoes"]
                 if vote_id is not None and target != vote_id:
                     raise UserError(f"{self.name}: vote {key!r} is there with other content")
@@ -213,68 +216,86 @@ class FeedbackStore:
     # --- reading ---------------------------------------------------------------------------
 
     def size(self) -> tuple[int, int]:
-        """How many items and how many votes (undone ones and undos included) the log holds."""
-        with self._reading():
-            return self._next_id(ItemRow) - 1, self._next_id(VoteRow) - 1
+        """How many items and how many votes (undone ones and undos included) the log holds.
 
-    def items(self) -> list[Item]:
-        """All items with their segments, in the order they were added."""
-        with self._reading() as connection:
-            segments: dict[int, list[Segment]] = {}
-            for row in connection.execute(
-                select(SegmentRow.__table__).order_by(SegmentRow.item_id, SegmentRow.position)
-            ):
-                segment = Segment(row.text, row.kind, row.model, row.extra)
-                segments.setdefault(row.item_id, []).append(segment)
-            rows = connection.execute(select(ItemRow.__table__).order_by(ItemRow.id))
-            return [Item(r.key, r.prompt, tuple(segments[r.id]), r.columns) for r in rows]
+        Ids are given from 1 without gaps, so these are also the ids of the newest.
+        """
+        with self.reading() as connection:
+            return ask.last_id(connection, ItemRow), ask.last_id(connection, VoteRow)
+
+    def items(self, *, after: int | None = None, limit: int | None = None) -> list[Item]:
+        """Items with their segments, in the order they were added: those later than item `after`."""
+        with self.reading() as connection:
+            return ask.items(connection, after=after, limit=limit)
 
     def votes(
-        self, *, active: bool = True, kind: str | None = None, rater: str | None = None
+        self,
+        *,
+        active: bool = True,
+        kind: str | None = None,
+        rater: str | None = None,
+        after: int | None = None,
+        limit: int | None = None,
     ) -> list[Vote]:
-        """The log in order: votes that stand (without undos), or with `active=False` everything."""
-        with self._reading() as connection:
-            rows = connection.execute(
-                select(VoteRow.__table__, ItemRow.key.label("item_key"))
-                .join(ItemRow, ItemRow.id == VoteRow.item_id)
-                .order_by(VoteRow.id)
-            ).all()
-        undone: set[int] = set()
-        for row in reversed(rows):  # an undo always follows what it undoes
-            if row.undoes is not None and row.id not in undone:
-                undone.add(row.undoes)
-        return [
-            vote_of_row(row, active=row.id not in undone)
-            for row in rows
-            if (not active or (row.id not in undone and row.kind != "undo"))
-            and kind in (None, row.kind)
-            and rater in (None, row.rater)
-        ]
+        """The log in order: votes that stand (without undos), or with `active=False` everything.
 
-    def comparisons(self, *, rater: str | None = None) -> list[Comparison]:
-        """Active comparisons, in the order they were made."""
-        with self._reading():
-            items = {item.key: item for item in self.items()}
-            votes = self.votes(kind="comparison", rater=rater)
-        return [comparison_of(vote, items[vote.item_key]) for vote in votes]
+        What is new since an entry has its id as `after`.
+        """
+        which = ask.Which(kind, rater, after, limit)
+        with self.reading() as connection:
+            if active:
+                return ask.standing_votes(connection, which)
+            return ask.all_votes(connection, which)
 
-    def scores(self, *, rater: str | None = None) -> list[Score]:
-        """Active scores, in the order they were given."""
-        with self._reading():
-            items = {item.key: item for item in self.items()}
-            votes = self.votes(kind="score", rater=rater)
-        return [score_of(vote, items[vote.item_key]) for vote in votes]
+    def votes_by_key(self, keys: Iterable[str]) -> dict[str, Vote]:
+        """Those of the entries `keys` that the log holds, undone or not."""
+        with self.reading() as connection:
+            return ask.votes_by_key(connection, keys)
 
-    def open_items(self, rater: str) -> list[Item]:
-        """Items on which `rater` has no active vote, in the order they were added."""
-        with self._reading():
-            answered = {vote.item_key for vote in self.votes(rater=rater)}
-            return [item for item in self.items() if item.key not in answered]
+    def comparisons(
+        self, *, rater: str | None = None, after: int | None = None, limit: int | None = None
+    ) -> list[Comparison]:
+        """Active comparisons, in the order they were made: those later than vote `after`."""
+        which = ask.Which("comparison", rater, after, limit)
+        return [comparison_of(vote, item) for vote, item in self._judged(which)]
+
+    def scores(
+        self, *, rater: str | None = None, after: int | None = None, limit: int | None = None
+    ) -> list[Score]:
+        """Active scores, in the order they were given: those later than vote `after`."""
+        which = ask.Which("score", rater, after, limit)
+        return [score_of(vote, item) for vote, item in self._judged(which)]
+
+    def open_items(self, rater: str, *, limit: int | None = None) -> list[Item]:
+        """Items on which `rater` has no active vote, in the order they were added.
+
+        At most `limit`, at a cost that does not depend on how many are answered.
+        """
+        with self.reading() as connection:
+            return ask.open_items(connection, rater, limit)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One snapshot for several questions: this thread's open batch, else a transaction."""
+        connection = getattr(self._open, "connection", None)
+        if connection is not None:
+            yield connection
+            return
+        while True:
+            with plain_errors(self.name), self._reader.begin() as connection:
+                if is_current(connection):
+                    self._open.connection = connection
+                    try:
+                        yield connection
+                    finally:
+                        self._open.connection = None
+                    return
+            self._catch_up()
 
     def content_digest(self) -> str:
         """SHA-256 of everything in the log, ids and order included, except times."""
         digest = hashlib.sha256()
-        with self._reading() as connection:
+        with self.reading() as connection:
             for row in (ItemRow, SegmentRow, VoteRow):
                 table = row.__table__
                 names = [c for c in table.columns if c.name not in ("time", "seconds")]
@@ -284,19 +305,20 @@ class FeedbackStore:
 
     # --- inside ----------------------------------------------------------------------------
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        """One snapshot: the open batch if this thread has one, else a read transaction."""
-        connection = getattr(self._open, "connection", None)
-        if connection is not None:
-            yield connection
-            return
-        with plain_errors(self.name), self._engine.begin() as connection:
-            self._open.connection = connection
-            try:
-                yield connection
-            finally:
-                self._open.connection = None
+    def _judged(self, which: ask.Which) -> list[tuple[Vote, Item]]:
+        with self.reading() as connection:
+            items = ask.items_judged(connection, which)
+            votes = ask.standing_votes(connection, which)
+        return [(vote, items[vote.item_key]) for vote in votes]
+
+    def _catch_up(self) -> None:
+        """Derive what the log of another Plaudit lacks, letting other writers in between."""
+        while True:
+            with plain_errors(self.name), self._writer.begin() as connection:
+                lock_for_writing(connection)
+                if is_current(connection):
+                    return
+                catch_up(connection, CATCH_UP)
 
     @property
     def _connection(self) -> Connection:
@@ -304,56 +326,31 @@ class FeedbackStore:
         return connection
 
     def _next_id(self, table: type[ItemRow] | type[SegmentRow] | type[VoteRow]) -> int:
-        return (self._connection.scalar(select(func.max(table.id))) or 0) + 1
+        return ask.last_id(self._connection, table) + 1
+
+    def _known(self, key: str) -> Known | None:
+        return ask.known_votes(self._connection, [key]).get(key)
 
     def _insert(self, table: type, rows: list[dict[str, Any]]) -> None:
         if rows:
             self._connection.execute(insert(table), rows)
 
-    def _known_items(self, keys: Sequence[str]) -> dict[str, Known]:
-        known: dict[str, Known] = {}
-        for chunk in _chunks(keys):
-            here = ItemRow.key.in_(chunk)
-            segments: dict[int, list[dict[str, Any]]] = {}
-            for row in self._connection.execute(
-                select(SegmentRow.__table__)
-                .join(ItemRow, ItemRow.id == SegmentRow.item_id)
-                .where(here)
-                .order_by(SegmentRow.item_id, SegmentRow.position)
-            ):
-                fields = {name: getattr(row, name) for name in SEGMENT_FIELDS}
-                segments.setdefault(row.item_id, []).append(fields)
-            for row in self._connection.execute(select(ItemRow.__table__).where(here)):
-                head = {"prompt": row.prompt, "columns": row.columns}
-                content = {"item": head, "segments": segments[row.id]}
-                known[row.key] = Known(row.id, content, len(segments[row.id]))
-        return known
-
-    def _known_votes(self, keys: Sequence[str]) -> dict[str, Known]:
-        known: dict[str, Known] = {}
-        for chunk in _chunks(keys):
-            rows = self._connection.execute(select(VoteRow.__table__).where(VoteRow.key.in_(chunk)))
-            for row in rows:
-                content = {name: getattr(row, name) for name in VOTE_FIELDS}
-                known[row.key] = Known(row.id, content)
-        return known
-
     def _to_undo(self, vote_id: int | None, rater: str | None) -> Vote:
-        log = self.votes(active=False)
+        connection = self._connection
         if vote_id is None:
             if rater is None:
                 raise UserError("undo needs a vote's id or a rater's name")
-            mine = [v for v in log if v.rater == rater and v.active and v.kind != "undo"]
-            if not mine:
-                hint = nearest(rater, {v.rater for v in log} - {rater})
+            vote_id = ask.last_standing_id(connection, rater)
+            if vote_id is None:
+                hint = nearest(rater, set(ask.rater_names(connection)) - {rater})
                 raise UserError(f"{self.name}: {rater!r} has no vote to undo{hint}")
-            return mine[-1]
-        for vote in log:
-            if vote.id == vote_id:
-                if not vote.active:
-                    raise UserError(f"{self.name}: vote {vote_id} is already undone")
-                return vote
-        raise UserError(f"{self.name}: there is no vote {vote_id}; the log ends at {len(log)}")
+        vote = ask.vote_by_id(connection, vote_id)
+        if vote is None:
+            last = ask.last_id(connection, VoteRow)
+            raise UserError(f"{self.name}: there is no vote {vote_id}; the log ends at {last}")
+        if not vote.active:
+            raise UserError(f"{self.name}: vote {vote_id} is already undone")
+        return vote
 
 
 def _check_path(path: str | None, *, create: bool) -> None:
@@ -367,9 +364,3 @@ def _check_path(path: str | None, *, create: bool) -> None:
     if not create and not file.is_file():
         hint = nearest(file.name, (other.name for other in file.parent.iterdir()))
         raise UserError(f"{path}: there is no such feedback store{hint}")
-
-
-def _chunks(keys: Sequence[T]) -> Iterator[list[T]]:
-    distinct = list(dict.fromkeys(keys))
-    for start in range(0, len(distinct), _CHUNK):
-        yield distinct[start : start + _CHUNK]

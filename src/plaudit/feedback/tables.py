@@ -1,8 +1,10 @@
 """The schema of the feedback log, and how a database file or server is opened and recognised.
 
-Four tables: `plaudit_feedback` (schema version), `items`, `segments`, `votes`. Rows are only ever
-appended. Ids are given by the store under its write lock, not by the database, so that a rolled
-back transaction leaves no gap and a rerun ends in the same ids on SQLite and PostgreSQL alike.
+The log is `items`, `segments` and `votes`; its rows are only ever appended. Ids are given by the
+store under its write lock, not by the database, so that a rolled back transaction leaves no gap and
+a rerun ends in the same ids on SQLite and PostgreSQL alike. The other tables are derived from the
+log (`derived.py` keeps them): what stands, what each rater said how often, and which items each
+rater has answered. `plaudit_feedback` holds the schema version and how far the derived tables go.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from sqlalchemy import (
     Engine,
     Float,
     ForeignKey,
+    Index,
     Integer,
     Text,
     UniqueConstraint,
@@ -89,6 +92,73 @@ class VoteRow(Base):
     undoes: Mapped[int | None] = mapped_column(ForeignKey("votes.id"))
 
 
+class StandingRow(Base):
+    """A vote that stands (undos are not votes here), with what agreement needs to know of it.
+
+    A comparison is of segments `low` < `high`, and `said` names `low` as "a"; a score is of `low`.
+    """
+
+    __tablename__ = "standing_votes"
+    __table_args__ = (
+        Index("ix_standing_rater", "rater", "vote_id"),
+        Index("ix_standing_rater_kind", "rater", "kind", "vote_id"),
+        Index("ix_standing_kind", "kind", "vote_id"),
+        Index("ix_standing_item_rater", "item_id", "rater", "vote_id"),
+    )
+    vote_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    item_id: Mapped[int] = mapped_column(Integer)
+    rater: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text)
+    low: Mapped[int | None] = mapped_column(Integer)
+    high: Mapped[int | None] = mapped_column(Integer)
+    said: Mapped[str | None] = mapped_column(Text)
+    score: Mapped[float | None] = mapped_column(Float(53))
+
+
+class StandingUndoRow(Base):
+    """An undo that stands, and the entry that it takes back."""
+
+    __tablename__ = "standing_undos"
+    vote_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    undoes: Mapped[int] = mapped_column(Integer, index=True)
+
+
+class TallyRow(Base):
+    """How often a rater said one thing; `seconds` is their exact sum, a fraction in digits.
+
+    `answer` is a comparison's preference ("" for other kinds); `first_won` is 1 where the segment
+    shown first won, 0 where the other did, and -1 where there is no winner or no order.
+    """
+
+    __tablename__ = "tallies"
+    rater: Mapped[str] = mapped_column(Text, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    answer: Mapped[str] = mapped_column(Text, primary_key=True)
+    first_won: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    num: Mapped[int] = mapped_column(Integer)
+    num_undone: Mapped[int] = mapped_column(Integer)
+    num_timed: Mapped[int] = mapped_column(Integer)
+    seconds: Mapped[str] = mapped_column(Text)
+
+
+class RaterRow(Base):
+    """Everybody who has an entry, and on how many items a vote of theirs stands."""
+
+    __tablename__ = "raters"
+    rater: Mapped[str] = mapped_column(Text, primary_key=True)
+    num_answered: Mapped[int] = mapped_column(Integer)
+
+
+class RunRow(Base):
+    """Items `first` to `last`, all answered by a rater; the items on both sides of it are open."""
+
+    __tablename__ = "answered_runs"
+    __table_args__ = (Index("ix_answered_runs_last", "rater", "last"),)
+    rater: Mapped[str] = mapped_column(Text, primary_key=True)
+    first: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    last: Mapped[int] = mapped_column(Integer)
+
+
 def database_url(where: str | Path) -> URL:
     """The URL of a store given as a path to an SQLite file, or as a database URL."""
     if not isinstance(where, str) or "://" not in where:
@@ -133,6 +203,13 @@ def open_engine(url: URL) -> Engine:
     return engine
 
 
+def snapshots(engine: Engine) -> Engine:
+    """The engine for reading: all statements of a transaction see one state, as on SQLite anyway."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ")
+    return engine
+
+
 def json_text(value: object) -> str:
     """JSON with readable letters; half a surrogate pair, which UTF-8 lacks, stays escaped."""
     out = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -168,18 +245,27 @@ def is_prepared(connection: Connection, where: str) -> bool:
     return True
 
 
+def _is_complete(connection: Connection) -> bool:
+    return set(Base.metadata.tables) <= set(inspect(connection).get_table_names())
+
+
 def prepare(engine: Engine, where: str) -> None:
-    """Recognise the schema, or create the tables in an empty database under the write lock."""
+    """Recognise the schema, or create the tables in an empty database under the write lock.
+
+    A store of a Plaudit that kept no derived tables gets them, empty.
+    """
     with engine.begin() as connection:
-        if is_prepared(connection, where):
+        known = is_prepared(connection, where)
+        if known and _is_complete(connection):
             return
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite" and not known:
         _use_write_ahead_log(engine)
     with engine.execution_options(plaudit_write=True).begin() as connection:
         lock_for_writing(connection)
-        if is_prepared(connection, where):
+        known = is_prepared(connection, where)
+        Base.metadata.create_all(connection)  # those that are there already stay as they are
+        if known:
             return
-        Base.metadata.create_all(connection)
         row = {"name": "schema_version", "value": str(SCHEMA_VERSION)}
         connection.execute(insert(MetaRow), row)
 

@@ -1,0 +1,277 @@
+"""Questions to the log, each one or a few statements whose cost is that of their answer.
+
+Functions of an open connection; the store holds the transaction around them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from plaudit.feedback.answered import chunks, open_numbers
+from plaudit.feedback.entries import Item, Segment, Vote
+from plaudit.feedback.readings import SEGMENT_FIELDS, VOTE_FIELDS, Known, vote_of_row
+from plaudit.feedback.tables import (
+    ItemRow,
+    RaterRow,
+    SegmentRow,
+    StandingRow,
+    StandingUndoRow,
+    TallyRow,
+    VoteRow,
+)
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which entries are meant: of a kind, of a rater, later than entry `after`, at most `limit`."""
+
+    kind: str | None = None
+    rater: str | None = None
+    after: int | None = None
+    limit: int | None = None
+
+    def of(
+        self, query: Select[Any], id_: Any, kind: ColumnElement[str], rater: ColumnElement[str]
+    ) -> Select[Any]:
+        """The query with these conditions on its columns, in the order of the log."""
+        if self.kind is not None:
+            query = query.where(kind == self.kind)
+        if self.rater is not None:
+            query = query.where(rater == self.rater)
+        if self.after is not None:
+            query = query.where(id_ > self.after)
+        return query.order_by(id_).limit(self.limit)
+
+    def of_standing(self, query: Select[Any]) -> Select[Any]:
+        """The same for a query of `standing_votes`."""
+        here = StandingRow.__table__.c
+        return self.of(query, here.vote_id, here.kind, here.rater)
+
+
+def last_id(connection: Connection, table: type[ItemRow] | type[SegmentRow] | type[VoteRow]) -> int:
+    """The id of the newest row, which is how many there are; 0 where there is none."""
+    return connection.scalar(select(func.max(table.id))) or 0
+
+
+# --- votes -------------------------------------------------------------------------------------
+
+_VOTE = (VoteRow.__table__, ItemRow.key.label("item_key"))
+
+
+def standing_votes(connection: Connection, which: Which) -> list[Vote]:
+    """Votes that stand, without undos."""
+    query = (
+        select(*_VOTE)
+        .select_from(StandingRow)
+        .join(VoteRow, VoteRow.id == StandingRow.vote_id)
+        .join(ItemRow, ItemRow.id == StandingRow.item_id)
+    )
+    rows = connection.execute(which.of_standing(query))
+    return [vote_of_row(row, active=True) for row in rows]
+
+
+def _everything() -> Select[Any]:
+    stands = func.coalesce(StandingRow.vote_id, StandingUndoRow.vote_id).is_not(None)
+    return (
+        select(*_VOTE, stands.label("stands"))
+        .select_from(VoteRow)
+        .join(ItemRow, ItemRow.id == VoteRow.item_id)
+        .outerjoin(StandingRow, StandingRow.vote_id == VoteRow.id)
+        .outerjoin(StandingUndoRow, StandingUndoRow.vote_id == VoteRow.id)
+    )
+
+
+def all_votes(connection: Connection, which: Which) -> list[Vote]:
+    """Every entry, undone or not, undos included."""
+    here = VoteRow.__table__.c
+    rows = connection.execute(which.of(_everything(), here.id, here.kind, here.rater))
+    return [vote_of_row(row, active=bool(row.stands)) for row in rows]
+
+
+def votes_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, Vote]:
+    """Those of the entries `keys` that are there."""
+    found: dict[str, Vote] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(_everything().where(VoteRow.key.in_(chunk)))
+        found |= {row.key: vote_of_row(row, active=bool(row.stands)) for row in rows}
+    return found
+
+
+def vote_by_id(connection: Connection, vote_id: int) -> Vote | None:
+    """One entry, if it is there."""
+    row = connection.execute(_everything().where(VoteRow.id == vote_id)).one_or_none()
+    return None if row is None else vote_of_row(row, active=bool(row.stands))
+
+
+def last_standing_id(connection: Connection, rater: str) -> int | None:
+    """The rater's newest vote that stands."""
+    query = select(func.max(StandingRow.vote_id)).where(StandingRow.rater == rater)
+    return connection.scalar(query)
+
+
+def rater_names(connection: Connection) -> list[str]:
+    """Everybody who has an entry in the log."""
+    return list(connection.scalars(select(RaterRow.rater)))
+
+
+# --- counts ------------------------------------------------------------------------------------
+
+
+class Tally(NamedTuple):
+    """A row of `tallies`, with its exact sum of seconds."""
+
+    rater: str
+    kind: str
+    answer: str
+    first_won: int
+    num: int
+    num_undone: int
+    num_timed: int
+    seconds: Fraction
+
+
+def tallies(connection: Connection, rater: str | None = None) -> list[Tally]:
+    """What a rater, or everybody, said how often; undos too."""
+    query = select(TallyRow.__table__)
+    if rater is not None:
+        query = query.where(TallyRow.rater == rater)
+    return [Tally(*row[:-1], Fraction(row.seconds)) for row in connection.execute(query)]
+
+
+def num_answered(connection: Connection, rater: str) -> int:
+    """On how many items a vote of the rater stands."""
+    return connection.scalar(select(RaterRow.num_answered).where(RaterRow.rater == rater)) or 0
+
+
+def num_judged(connection: Connection) -> int:
+    """On how many items a vote of anybody stands."""
+    judged = select(StandingRow.item_id).distinct().subquery()
+    return connection.scalar(select(func.count()).select_from(judged)) or 0
+
+
+def first_votes(connection: Connection) -> dict[tuple[str, str], int]:
+    """The first standing vote of each rater and kind."""
+    kinds = select(TallyRow.rater, TallyRow.kind).where(TallyRow.num > 0).distinct().subquery()
+    mine = (StandingRow.rater == kinds.c.rater, StandingRow.kind == kinds.c.kind)
+    first = select(func.min(StandingRow.vote_id)).where(*mine).scalar_subquery()
+    rows = connection.execute(select(kinds.c.rater, kinds.c.kind, first))
+    return {(rater, kind): vote_id for rater, kind, vote_id in rows}
+
+
+def ratings(connection: Connection, kind: str) -> Iterator[tuple[int, int, int, str, Any]]:
+    """(item, low, high, rater, rating) of the standing comparisons or scores, in order."""
+    here = StandingRow.__table__.c
+    rating = here.score if kind == "score" else here.said
+    query = select(here.item_id, here.low, here.high, here.rater, rating)
+    for row in connection.execute(query.where(here.kind == kind).order_by(here.vote_id)):
+        yield tuple(row)
+
+
+def median_seconds(connection: Connection, num_timed: int) -> float:
+    """The median time of the `num_timed` standing votes that say."""
+    query = (
+        select(VoteRow.seconds)
+        .join(StandingRow, StandingRow.vote_id == VoteRow.id)
+        .where(VoteRow.seconds.is_not(None))
+        .order_by(VoteRow.seconds)
+    )
+    middle = query.offset((num_timed - 1) // 2).limit(2 - num_timed % 2)
+    return statistics.median(connection.scalars(middle))
+
+
+# --- items -------------------------------------------------------------------------------------
+
+
+def items(
+    connection: Connection, *, after: int | None = None, limit: int | None = None
+) -> list[Item]:
+    """Items later than the item `after`, in the order they were added."""
+    ids = select(ItemRow.id).order_by(ItemRow.id).limit(limit)
+    if after is not None:
+        ids = ids.where(ItemRow.id > after)
+    return list(_items(connection, ids if (after, limit) != (None, None) else None).values())
+
+
+def open_items(connection: Connection, rater: str, limit: int | None) -> list[Item]:
+    """Items on which no vote of the rater stands, in the order they were added."""
+    numbers = open_numbers(connection, rater, last_id(connection, ItemRow), limit=limit)
+    found: dict[int, Item] = {}
+    for chunk in chunks(numbers):
+        found |= _items(connection, chunk)
+    return list(found.values())
+
+
+def items_judged(connection: Connection, which: Which) -> dict[str, Item]:
+    """The items of standing votes, by key."""
+    if which == Which(which.kind):  # nearly all of them: one pass in order is quickest
+        ids = select(StandingRow.item_id).where(StandingRow.kind == which.kind).distinct()
+    else:
+        ids = select(which.of_standing(select(StandingRow.item_id)).subquery().c.item_id)
+    return {item.key: item for item in _items(connection, ids).values()}
+
+
+def _items(connection: Connection, ids: Select[Any] | Sequence[int] | None) -> dict[int, Item]:
+    """Items by id, in that order; all where `ids` is None."""
+    wanted = ids.subquery().select() if isinstance(ids, Select) else ids
+    segment_query, item_query = select(SegmentRow.__table__), select(ItemRow.__table__)
+    if wanted is not None:
+        segment_query = segment_query.where(SegmentRow.item_id.in_(wanted))
+        item_query = item_query.where(ItemRow.id.in_(wanted))
+    segments: dict[int, list[Segment]] = {}
+    order = (SegmentRow.item_id, SegmentRow.position)
+    for row in connection.execute(segment_query.order_by(*order)):
+        segment = Segment(row.text, row.kind, row.model, row.extra)
+        segments.setdefault(row.item_id, []).append(segment)
+    rows = connection.execute(item_query.order_by(ItemRow.id))
+    return {r.id: Item(r.key, r.prompt, tuple(segments[r.id]), r.columns) for r in rows}
+
+
+# --- what an entry to be added must be compared with -------------------------------------------
+
+
+def known_items(connection: Connection, keys: Iterable[str]) -> dict[str, Known]:
+    """Id and content of those of the items `keys` that are there."""
+    known: dict[str, Known] = {}
+    for chunk in chunks(keys):
+        here = ItemRow.key.in_(chunk)
+        segments: dict[int, list[dict[str, Any]]] = {}
+        for row in connection.execute(
+            select(SegmentRow.__table__)
+            .join(ItemRow, ItemRow.id == SegmentRow.item_id)
+            .where(here)
+            .order_by(SegmentRow.item_id, SegmentRow.position)
+        ):
+            fields = {name: getattr(row, name) for name in SEGMENT_FIELDS}
+            segments.setdefault(row.item_id, []).append(fields)
+        for row in connection.execute(select(ItemRow.__table__).where(here)):
+            head = {"prompt": row.prompt, "columns": row.columns}
+            content = {"item": head, "segments": segments[row.id]}
+            known[row.key] = Known(row.id, content, len(segments[row.id]))
+    return known
+
+
+def item_sizes(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """(id, number of segments) of those of the items `keys` that are there."""
+    num = select(func.count()).where(SegmentRow.item_id == ItemRow.id).scalar_subquery()
+    sizes: dict[str, tuple[int, int]] = {}
+    for chunk in chunks(keys):
+        query = select(ItemRow.key, ItemRow.id, num).where(ItemRow.key.in_(chunk))
+        sizes |= {key: (id_, size) for key, id_, size in connection.execute(query)}
+    return sizes
+
+
+def known_votes(connection: Connection, keys: Iterable[str]) -> dict[str, Known]:
+    """Id and content of those of the entries `keys` that are there."""
+    known: dict[str, Known] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(select(VoteRow.__table__).where(VoteRow.key.in_(chunk)))
+        for row in rows:
+            content = {name: getattr(row, name) for name in VOTE_FIELDS}
+            known[row.key] = Known(row.id, content)
+    return known
