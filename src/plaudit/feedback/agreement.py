@@ -7,9 +7,10 @@ functions raise `UndefinedAgreement` with the reason; none of them ever answers 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from plaudit.records.errors import UserError
 
@@ -106,22 +107,26 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Category | None]], level: Leve
     ratio ((c - k) / (c + k))². All but nominal need numbers.
     Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
     """
-    units = [Counter(unit) for unit in _units(ratings)]
+    units = [tuple(unit) for unit in _units(ratings)]
+    alike = Counter(units)  # a large log holds few different units; each is worked out once
     sizes: Counter[Category] = Counter()
-    for unit in units:
-        sizes.update(unit)
+    for unit, times in alike.items():
+        for value in unit:
+            sizes[value] += times
     num = sum(sizes.values())
     if not units:
         raise UndefinedAgreement("no unit was rated twice")
     if len(sizes) < 2:
         raise UndefinedAgreement("every rating is the same")
     difference = _squared_difference(sizes, level)
+    inside = {
+        unit: _difference_between(Counter(unit), difference) / (len(unit) - 1) for unit in alike
+    }
     observed = 0.0
     for unit in units:
-        inside = _difference_between(unit, difference)
-        observed += inside / (sum(unit.values()) - 1)
-    expected = _difference_between(sizes, difference) / (num - 1)
-    return 1 - observed / expected
+        observed += inside[unit]
+    total = _spread(sizes) if level == "interval" else _difference_between(sizes, difference)
+    return 1 - observed / (total / (num - 1))
 
 
 def _units(ratings: Sequence[Sequence[Category | None]]) -> list[list[Category]]:
@@ -140,6 +145,16 @@ def _difference_between(
         for k in values[i + 1 :]:
             total += 2 * count[c] * count[k] * difference(c, k)
     return total
+
+
+def _spread(count: Mapping[Any, int]) -> float:
+    """`_difference_between` on an interval scale, in one pass: 2 n sum n_c (c - mean)².
+
+    Scores may take as many values as there are votes, so not all pairs of values can be visited.
+    """
+    num = sum(count.values())
+    mean = math.fsum(n * float(c) for c, n in count.items()) / num
+    return 2 * num * math.fsum(n * (float(c) - mean) ** 2 for c, n in count.items())
 
 
 def _squared_difference(

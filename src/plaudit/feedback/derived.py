@@ -58,7 +58,10 @@ def entry_of_row(row: Mapping[str, Any]) -> Entry:
 
 def is_current(connection: Connection) -> bool:
     """Whether the derived tables know the whole log."""
-    return _known(connection) == (connection.scalar(select(func.max(VoteRow.id))) or 0)
+    last = select(func.max(VoteRow.id)).scalar_subquery()
+    mark = select(MetaRow.value).where(MetaRow.name == _MARK).scalar_subquery()
+    row = connection.execute(select(mark, last)).one()
+    return int(row[0] or 0) == (row[1] or 0)
 
 
 def catch_up(connection: Connection, limit: int | None = None) -> None:

@@ -141,7 +141,13 @@ def tallies(connection: Connection, rater: str | None = None) -> list[Tally]:
     query = select(TallyRow.__table__)
     if rater is not None:
         query = query.where(TallyRow.rater == rater)
-    return [Tally(*row[:-1], Fraction(row.seconds)) for row in connection.execute(query)]
+    return [
+        Tally(
+            row.rater, row.kind, row.answer, row.first_won, row.num, row.num_undone,
+            row.num_timed, Fraction(row.seconds),
+        )
+        for row in connection.execute(query)
+    ]  # fmt: skip
 
 
 def num_answered(connection: Connection, rater: str) -> int:
@@ -175,14 +181,15 @@ def ratings(connection: Connection, kind: str) -> Iterator[tuple[int, int, int, 
 
 def median_seconds(connection: Connection, num_timed: int) -> float:
     """The median time of the `num_timed` standing votes that say."""
+    seconds: ColumnElement[float] = VoteRow.__table__.c.seconds
     query = (
-        select(VoteRow.seconds)
+        select(seconds)
         .join(StandingRow, StandingRow.vote_id == VoteRow.id)
-        .where(VoteRow.seconds.is_not(None))
-        .order_by(VoteRow.seconds)
+        .where(seconds.is_not(None))
+        .order_by(seconds)
     )
     middle = query.offset((num_timed - 1) // 2).limit(2 - num_timed % 2)
-    return statistics.median(connection.scalars(middle))
+    return statistics.median(connection.scalars(middle).all())
 
 
 # --- items -------------------------------------------------------------------------------------
