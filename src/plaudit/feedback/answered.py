@@ -8,15 +8,30 @@ from 1 without gaps (`tables.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import BindParameter, Connection, Integer, bindparam, delete, insert, select
 
 from plaudit.feedback.tables import RunRow
 
 _CHUNK = 500  # values in one query; SQLite allows 32,766, older builds 999
 _PAGE = 1000  # runs read at once where no limit is given
 T = TypeVar("T")
+
+MANY: BindParameter[Any] = bindparam("many", expanding=True)
+"""The values of an IN, in a statement that is made once."""
+
+_RUNS = select(RunRow.first, RunRow.last).where(RunRow.rater == bindparam("rater"))
+_NEXT = (
+    _RUNS.where(RunRow.first > bindparam("after"))
+    .order_by(RunRow.first)
+    .limit(bindparam("page", type_=Integer))
+)
+_BEFORE = _RUNS.where(RunRow.last.in_(MANY))
+_BEHIND = _RUNS.where(RunRow.first.in_(MANY))
+_AROUND = _RUNS.where(RunRow.first <= bindparam("item")).order_by(RunRow.first.desc()).limit(1)
+_DELETE = delete(RunRow).where(RunRow.rater == bindparam("rater"), RunRow.first.in_(MANY))
+_INSERT = insert(RunRow)
 
 
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:
@@ -43,9 +58,8 @@ def open_numbers(
 
 def _runs(connection: Connection, rater: str, *, page: int) -> Iterator[tuple[int, int]]:
     after = 0
-    query = select(RunRow.first, RunRow.last).where(RunRow.rater == rater).order_by(RunRow.first)
     while True:
-        rows = connection.execute(query.where(RunRow.first > after).limit(page)).all()
+        rows = connection.execute(_NEXT, {"rater": rater, "after": after, "page": page}).all()
         yield from ((row.first, row.last) for row in rows)
         if len(rows) < page:
             return
@@ -56,13 +70,12 @@ def add_answered(connection: Connection, rater: str, items: Iterable[int]) -> No
     """Count items that were open as answered: neighbouring runs grow together."""
     new = _consecutive(sorted(items))
     before: dict[int, int] = {}
-    for column, edges in (
-        (RunRow.last, [first - 1 for first, _ in new]),
-        (RunRow.first, [last + 1 for _, last in new]),
+    for query, edges in (
+        (_BEFORE, [first - 1 for first, _ in new]),
+        (_BEHIND, [last + 1 for _, last in new]),
     ):
         for chunk in chunks(edges):
-            query = select(RunRow.first, RunRow.last)
-            rows = connection.execute(query.where(RunRow.rater == rater, column.in_(chunk)))
+            rows = connection.execute(query, {"rater": rater, "many": chunk})
             before |= {row.first: row.last for row in rows}
     end_of = dict(before)
     begin_of = {last: first for first, last in end_of.items()}
@@ -76,10 +89,7 @@ def add_answered(connection: Connection, rater: str, items: Iterable[int]) -> No
 def remove_answered(connection: Connection, rater: str, items: Iterable[int]) -> None:
     """Count answered items as open again: the run around each is cut in two."""
     for item in items:
-        query = select(RunRow.first, RunRow.last).where(RunRow.rater == rater)
-        row = connection.execute(
-            query.where(RunRow.first <= item).order_by(RunRow.first.desc()).limit(1)
-        ).one()
+        row = connection.execute(_AROUND, {"rater": rater, "item": item}).one()
         parts = ((row.first, item - 1), (item + 1, row.last))
         left = {first: last for first, last in parts if first <= last}
         _replace(connection, rater, {row.first: row.last}, left)
@@ -100,11 +110,11 @@ def _replace(
 ) -> None:
     gone = [first for first, last in before.items() if after.get(first) != last]
     for chunk in chunks(gone):
-        connection.execute(delete(RunRow).where(RunRow.rater == rater, RunRow.first.in_(chunk)))
+        connection.execute(_DELETE, {"rater": rater, "many": chunk})
     rows = [
         {"rater": rater, "first": first, "last": last}
         for first, last in after.items()
         if before.get(first) != last
     ]
     if rows:
-        connection.execute(insert(RunRow), rows)
+        connection.execute(_INSERT, rows)

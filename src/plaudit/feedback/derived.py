@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from plaudit.feedback.answered import add_answered, chunks, remove_answered
+from plaudit.feedback.answered import MANY, add_answered, chunks, remove_answered
 from plaudit.feedback.tables import (
     ItemRow,
     MetaRow,
@@ -35,6 +35,40 @@ _ENTRY = select(
     VoteRow.id, VoteRow.item_id, VoteRow.rater, VoteRow.kind, VoteRow.value, VoteRow.shown,
     VoteRow.seconds, VoteRow.undoes,
 )  # fmt: skip
+
+# Statements are made once: to make one costs as much as to run it.
+_LAST = select(
+    select(MetaRow.value).where(MetaRow.name == _MARK).scalar_subquery(),
+    select(func.max(VoteRow.id)).scalar_subquery(),
+)
+_OLD = _ENTRY.where(VoteRow.id.in_(MANY))
+_NUM_UNDOS = (
+    select(StandingUndoRow.undoes, func.count())
+    .where(StandingUndoRow.undoes.in_(MANY))
+    .group_by(StandingUndoRow.undoes)
+)
+_STANDS = {table: insert(table) for table in (StandingRow, StandingUndoRow)}
+_FALLS = {table: delete(table).where(table.vote_id.in_(MANY)) for table in _STANDS}
+# the least of an index, not EXISTS: PostgreSQL could read all votes of a rater for that
+_ONE = select(func.min(StandingRow.vote_id)).where(
+    StandingRow.item_id == ItemRow.id, StandingRow.rater == bindparam("rater")
+)
+_ANSWERED = select(ItemRow.id).where(ItemRow.id.in_(MANY), _ONE.scalar_subquery().is_not(None))
+_RATERS = select(RaterRow.rater).where(RaterRow.rater.in_(MANY))
+_NEW_RATER = insert(RaterRow)
+_MORE_ANSWERED = (
+    update(RaterRow)
+    .where(RaterRow.rater == bindparam("who"))
+    .values(num_answered=RaterRow.num_answered + bindparam("more"))
+)
+_TALLY_KEY = ("rater", "kind", "answer", "first_won")
+_TALLIES = select(TallyRow.__table__).where(TallyRow.rater.in_(MANY))
+_NEW_TALLY = insert(TallyRow)
+_TALLY_CHANGE = update(TallyRow).where(
+    *(getattr(TallyRow, name) == bindparam(f"old_{name}") for name in _TALLY_KEY)
+)
+_NEW_MARK = insert(MetaRow)
+_MARK_CHANGE = update(MetaRow).where(MetaRow.name == _MARK).values(value=bindparam("last"))
 
 
 @dataclass(frozen=True)
@@ -58,15 +92,14 @@ def entry_of_row(row: Mapping[str, Any]) -> Entry:
 
 def is_current(connection: Connection) -> bool:
     """Whether the derived tables know the whole log."""
-    last = select(func.max(VoteRow.id)).scalar_subquery()
-    mark = select(MetaRow.value).where(MetaRow.name == _MARK).scalar_subquery()
-    row = connection.execute(select(mark, last)).one()
-    return int(row[0] or 0) == (row[1] or 0)
+    known, last = connection.execute(_LAST).one()
+    return int(known or 0) == (last or 0)
 
 
 def catch_up(connection: Connection, limit: int | None = None) -> None:
     """Read entries that the derived tables lack, at most `limit`, under the write lock."""
-    query = _ENTRY.where(VoteRow.id > _known(connection)).order_by(VoteRow.id).limit(limit)
+    known, _ = connection.execute(_LAST).one()
+    query = _ENTRY.where(VoteRow.id > int(known or 0)).order_by(VoteRow.id).limit(limit)
     derive(connection, [Entry(*row) for row in connection.execute(query)])
 
 
@@ -75,15 +108,14 @@ def derive(connection: Connection, entries: Sequence[Entry]) -> None:
     if not entries:
         return
     up, down = _changes(connection, entries)
-    votes_up = [entry for entry in up if entry.undoes is None]
-    votes_down = [entry for entry in down if entry.undoes is None]
-    items = _by_rater([*votes_up, *votes_down])
-    before = _answered(connection, items)
+    votes_up = _by_rater(entry for entry in up if entry.undoes is None)
+    votes_down = _by_rater(entry for entry in down if entry.undoes is None)
+    before = _answered(connection, votes_up, surely=votes_down)
     _write_standing(connection, up, down)
-    after = _answered(connection, items)
+    after = _answered(connection, votes_down, surely=votes_up)
     _tally(connection, entries, up, down)
     _count_raters(connection, {e.rater for e in entries}, before, after)
-    for rater in items:
+    for rater in after:
         add_answered(connection, rater, after[rater] - before[rater])
         remove_answered(connection, rater, sorted(before[rater] - after[rater]))
     _remember(connection, entries[-1].id)
@@ -124,11 +156,9 @@ def _old(connection: Connection, entries: Sequence[Entry]) -> tuple[dict[int, En
     while wanted:
         found: dict[int, Entry] = {}
         for chunk in chunks(sorted(wanted)):
-            rows = connection.execute(_ENTRY.where(VoteRow.id.in_(chunk)))
+            rows = connection.execute(_OLD, {"many": chunk})
             found |= {row.id: Entry(*row) for row in rows}
-            here = StandingUndoRow.undoes
-            counts = select(here, func.count()).where(here.in_(chunk)).group_by(here)
-            for target, num in connection.execute(counts):
+            for target, num in connection.execute(_NUM_UNDOS, {"many": chunk}):
                 undone_by[target] = num
         old |= found
         wanted = {e.undoes for e in found.values() if e.undoes is not None} - old.keys()
@@ -136,16 +166,16 @@ def _old(connection: Connection, entries: Sequence[Entry]) -> tuple[dict[int, En
 
 
 def _write_standing(connection: Connection, up: Sequence[Entry], down: Sequence[Entry]) -> None:
-    for table in (StandingRow, StandingUndoRow):
+    for table in _FALLS:
         gone = [e.id for e in down if (e.undoes is None) == (table is StandingRow)]
         for chunk in chunks(gone):
-            connection.execute(delete(table).where(table.vote_id.in_(chunk)))
+            connection.execute(_FALLS[table], {"many": chunk})
     votes = [_standing(entry) for entry in up if entry.undoes is None]
     undos = [{"vote_id": e.id, "undoes": e.undoes} for e in up if e.undoes is not None]
     if votes:
-        connection.execute(insert(StandingRow), votes)
+        connection.execute(_STANDS[StandingRow], votes)
     if undos:
-        connection.execute(insert(StandingUndoRow), undos)
+        connection.execute(_STANDS[StandingUndoRow], undos)
 
 
 def _standing(entry: Entry) -> dict[str, Any]:
@@ -167,24 +197,23 @@ def _standing(entry: Entry) -> dict[str, Any]:
 # --- who answered what -------------------------------------------------------------------------
 
 
-def _by_rater(votes: Iterable[Entry]) -> dict[str, list[int]]:
-    items: defaultdict[str, dict[int, None]] = defaultdict(dict)
+def _by_rater(votes: Iterable[Entry]) -> dict[str, set[int]]:
+    items: defaultdict[str, set[int]] = defaultdict(set)
     for vote in votes:
-        items[vote.rater][vote.item_id] = None
-    return {rater: list(ids) for rater, ids in items.items()}
+        items[vote.rater].add(vote.item_id)
+    return dict(items)
 
 
-def _answered(connection: Connection, items: dict[str, list[int]]) -> dict[str, set[int]]:
-    """Of each rater's `items` those on which a vote of theirs stands."""
+def _answered(
+    connection: Connection, asked: Mapping[str, set[int]], *, surely: Mapping[str, set[int]]
+) -> dict[str, set[int]]:
+    """Of both, the items of each rater on which a vote of theirs stands: all of `surely`."""
     found: dict[str, set[int]] = {}
-    for rater, ids in items.items():
-        mine = (StandingRow.item_id == ItemRow.id, StandingRow.rater == rater)
-        # the least of an index, not EXISTS: PostgreSQL could read all votes of a rater for that
-        one = select(func.min(StandingRow.vote_id)).where(*mine).scalar_subquery()
-        found[rater] = set()
-        for chunk in chunks(ids):
-            query = select(ItemRow.id).where(ItemRow.id.in_(chunk), one.is_not(None))
-            found[rater].update(connection.scalars(query))
+    for rater in {**asked, **surely}:
+        known = surely.get(rater, set())
+        found[rater] = set(known)
+        for chunk in chunks(sorted(asked.get(rater, set()) - known)):
+            found[rater].update(connection.scalars(_ANSWERED, {"rater": rater, "many": chunk}))
     return found
 
 
@@ -199,18 +228,13 @@ def _count_raters(
         new[rater] = len(after[rater]) - len(before[rater])
     known: set[str] = set()
     for chunk in chunks(new):
-        known.update(connection.scalars(select(RaterRow.rater).where(RaterRow.rater.in_(chunk))))
+        known.update(connection.scalars(_RATERS, {"many": chunk}))
     rows = [{"rater": rater, "num_answered": num} for rater, num in new.items()]
     if fresh := [row for row in rows if row["rater"] not in known]:
-        connection.execute(insert(RaterRow), fresh)
+        connection.execute(_NEW_RATER, fresh)
     changed = [{"who": rater, "more": num} for rater, num in new.items() if num and rater in known]
     if changed:
-        connection.execute(
-            update(RaterRow)
-            .where(RaterRow.rater == bindparam("who"))
-            .values(num_answered=RaterRow.num_answered + bindparam("more")),
-            changed,
-        )
+        connection.execute(_MORE_ANSWERED, changed)
 
 
 # --- who said what how often -------------------------------------------------------------------
@@ -256,7 +280,7 @@ def _tally(
             tally.num_undone -= by
     known = set()
     for chunk in chunks(rater for rater, *_ in change):
-        for row in connection.execute(select(TallyRow.__table__).where(TallyRow.rater.in_(chunk))):
+        for row in connection.execute(_TALLIES, {"many": chunk}):
             key = (row.rater, row.kind, row.answer, row.first_won)
             if key not in change:
                 continue
@@ -268,18 +292,14 @@ def _tally(
             tally.seconds += Fraction(row.seconds)
     rows = {key: _tally_row(key, tally) for key, tally in change.items()}
     if fresh := [row for key, row in rows.items() if key not in known]:
-        connection.execute(insert(TallyRow), fresh)
-    if known:
-        names = ("rater", "kind", "answer", "first_won")
-        same = [getattr(TallyRow, name) == bindparam(f"old_{name}") for name in names]
-        connection.execute(
-            update(TallyRow).where(*same),
-            [
-                {f"old_{n}": v for n, v in zip(names, key, strict=True)}
-                | {name: value for name, value in rows[key].items() if name not in names}
-                for key in known
-            ],
-        )
+        connection.execute(_NEW_TALLY, fresh)
+    changed = [
+        {f"old_{name}": part for name, part in zip(_TALLY_KEY, key, strict=True)}
+        | {name: value for name, value in rows[key].items() if name not in _TALLY_KEY}
+        for key in known
+    ]
+    if changed:
+        connection.execute(_TALLY_CHANGE, changed)
 
 
 def _tally_row(key: _Key, tally: _Tally) -> dict[str, Any]:
@@ -294,12 +314,6 @@ def _tally_row(key: _Key, tally: _Tally) -> dict[str, Any]:
 # --- how far the derived tables go -------------------------------------------------------------
 
 
-def _known(connection: Connection) -> int:
-    found = connection.scalar(select(MetaRow.value).where(MetaRow.name == _MARK))
-    return 0 if found is None else int(found)
-
-
 def _remember(connection: Connection, last: int) -> None:
-    row = {"name": _MARK, "value": str(last)}
-    if connection.execute(update(MetaRow).where(MetaRow.name == _MARK).values(row)).rowcount == 0:
-        connection.execute(insert(MetaRow).values(row))
+    if connection.execute(_MARK_CHANGE, {"last": str(last)}).rowcount == 0:
+        connection.execute(_NEW_MARK, {"name": _MARK, "value": str(last)})

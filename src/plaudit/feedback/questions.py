@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
-from plaudit.feedback.answered import chunks, open_numbers
+from plaudit.feedback.answered import MANY, chunks, open_numbers
 from plaudit.feedback.entries import Item, Segment, Vote
 from plaudit.feedback.readings import SEGMENT_FIELDS, VOTE_FIELDS, Known, vote_of_row
 from plaudit.feedback.tables import (
@@ -94,25 +94,29 @@ def all_votes(connection: Connection, which: Which) -> list[Vote]:
     return [vote_of_row(row, active=bool(row.stands)) for row in rows]
 
 
+_BY_KEY = _everything().where(VoteRow.key.in_(MANY))
+_BY_ID = _everything().where(VoteRow.id == bindparam("id"))
+_LAST_OF = select(func.max(StandingRow.vote_id)).where(StandingRow.rater == bindparam("rater"))
+
+
 def votes_by_key(connection: Connection, keys: Iterable[str]) -> dict[str, Vote]:
     """Those of the entries `keys` that are there."""
     found: dict[str, Vote] = {}
     for chunk in chunks(keys):
-        rows = connection.execute(_everything().where(VoteRow.key.in_(chunk)))
+        rows = connection.execute(_BY_KEY, {"many": chunk})
         found |= {row.key: vote_of_row(row, active=bool(row.stands)) for row in rows}
     return found
 
 
 def vote_by_id(connection: Connection, vote_id: int) -> Vote | None:
     """One entry, if it is there."""
-    row = connection.execute(_everything().where(VoteRow.id == vote_id)).one_or_none()
+    row = connection.execute(_BY_ID, {"id": vote_id}).one_or_none()
     return None if row is None else vote_of_row(row, active=bool(row.stands))
 
 
 def last_standing_id(connection: Connection, rater: str) -> int | None:
     """The rater's newest vote that stands."""
-    query = select(func.max(StandingRow.vote_id)).where(StandingRow.rater == rater)
-    return connection.scalar(query)
+    return connection.scalar(_LAST_OF, {"rater": rater})
 
 
 def rater_names(connection: Connection) -> list[str]:
@@ -263,13 +267,20 @@ def known_items(connection: Connection, keys: Iterable[str]) -> dict[str, Known]
     return known
 
 
+_SIZES = select(
+    ItemRow.key,
+    ItemRow.id,
+    select(func.count()).where(SegmentRow.item_id == ItemRow.id).scalar_subquery(),
+).where(ItemRow.key.in_(MANY))
+_KNOWN_VOTES = select(VoteRow.__table__).where(VoteRow.key.in_(MANY))
+
+
 def item_sizes(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
     """(id, number of segments) of those of the items `keys` that are there."""
-    num = select(func.count()).where(SegmentRow.item_id == ItemRow.id).scalar_subquery()
     sizes: dict[str, tuple[int, int]] = {}
     for chunk in chunks(keys):
-        query = select(ItemRow.key, ItemRow.id, num).where(ItemRow.key.in_(chunk))
-        sizes |= {key: (id_, size) for key, id_, size in connection.execute(query)}
+        rows = connection.execute(_SIZES, {"many": chunk})
+        sizes |= {key: (id_, size) for key, id_, size in rows}
     return sizes
 
 
@@ -277,7 +288,7 @@ def known_votes(connection: Connection, keys: Iterable[str]) -> dict[str, Known]
     """Id and content of those of the entries `keys` that are there."""
     known: dict[str, Known] = {}
     for chunk in chunks(keys):
-        rows = connection.execute(select(VoteRow.__table__).where(VoteRow.key.in_(chunk)))
+        rows = connection.execute(_KNOWN_VOTES, {"many": chunk})
         for row in rows:
             content = {name: getattr(row, name) for name in VOTE_FIELDS}
             known[row.key] = Known(row.id, content)

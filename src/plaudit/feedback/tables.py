@@ -29,6 +29,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
     insert,
     inspect,
@@ -245,6 +246,15 @@ def is_prepared(connection: Connection, where: str) -> bool:
     return True
 
 
+def _derive_anew(connection: Connection) -> None:
+    """All derived tables, empty, and the mark that says so; the log stays as it is."""
+    log = {row.__tablename__ for row in (MetaRow, ItemRow, SegmentRow, VoteRow)}
+    tables = [table for name, table in Base.metadata.tables.items() if name not in log]
+    Base.metadata.drop_all(connection, tables=tables)
+    Base.metadata.create_all(connection, tables=tables)
+    connection.execute(delete(MetaRow).where(MetaRow.name != "schema_version"))
+
+
 def _is_complete(connection: Connection) -> bool:
     return set(Base.metadata.tables) <= set(inspect(connection).get_table_names())
 
@@ -263,9 +273,12 @@ def prepare(engine: Engine, where: str) -> None:
     with engine.execution_options(plaudit_write=True).begin() as connection:
         lock_for_writing(connection)
         known = is_prepared(connection, where)
-        Base.metadata.create_all(connection)  # those that are there already stay as they are
-        if known:
+        if known and _is_complete(connection):
             return
+        if known:
+            _derive_anew(connection)
+            return
+        Base.metadata.create_all(connection)
         row = {"name": "schema_version", "value": str(SCHEMA_VERSION)}
         connection.execute(insert(MetaRow), row)
 

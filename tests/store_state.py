@@ -1,0 +1,84 @@
+"""Everything that a store answers, beside what its whole log says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from sqlalchemy import select
+
+from oracles import feedback_log as slow
+from plaudit.feedback.derived import catch_up
+from plaudit.feedback.stats import feedback_stats, rater_stats
+from plaudit.feedback.tables import (
+    Base,
+    ItemRow,
+    MetaRow,
+    SegmentRow,
+    VoteRow,
+    lock_for_writing,
+)
+
+LOG = {row.__tablename__ for row in (ItemRow, SegmentRow, VoteRow)}
+
+
+def rows_of(connection):
+    """The rows of all derived tables, as sets."""
+    tables = [table for name, table in Base.metadata.tables.items() if name not in LOG]
+    return {
+        table.name: {tuple(row) for row in connection.execute(select(table))} for table in tables
+    }
+
+
+def rebuilt(store):
+    """The derived tables as they are made from the whole log at once; nothing is kept."""
+    with store._writer.connect() as connection:
+        lock_for_writing(connection)
+        for name, table in Base.metadata.tables.items():
+            if name not in LOG and table is not MetaRow.__table__:
+                connection.execute(table.delete())
+        connection.execute(MetaRow.__table__.delete().where(MetaRow.name == "derived_through"))
+        catch_up(connection)
+        rows = rows_of(connection)
+        connection.rollback()
+    return rows
+
+
+def assert_answers_are_those_of_the_log(store, raters):
+    log = slow.read(store)
+    last = len(log.votes)
+    assert store.size() == (len(log.items), last)
+    assert store.items() == log.items
+    assert store.items(after=1, limit=2) == log.items[1:3]
+    for active in (True, False):
+        assert store.votes(active=active) == slow.votes(log, active=active)
+        for rater in raters:
+            which = {"active": active, "rater": rater}
+            assert store.votes(**which) == slow.votes(log, **which)
+        page = {"active": active, "after": last // 2, "limit": 2}
+        assert store.votes(**page) == slow.votes(log, **page)
+    assert store.comparisons() == slow.comparisons(log)
+    assert store.scores() == slow.scores(log)
+    for rater in raters:
+        page = {"rater": rater, "after": last // 3, "limit": 2}
+        assert store.comparisons(**page) == slow.comparisons(log, **page)
+        assert store.scores(rater=rater) == slow.scores(log, rater=rater)
+        assert store.open_items(rater) == slow.open_items(log, rater)
+        for limit in (0, 1, 3):
+            assert store.open_items(rater, limit=limit) == slow.open_items(log, rater, limit)
+        assert asdict(rater_stats(store, rater)) == slow.rater_stats(log, rater)
+    expected = slow.stats(log)
+    found = asdict(feedback_stats(store))
+    assert found == expected
+    # JSON keeps the order of dictionaries, so that is part of the answer
+    assert [list(of) for of in found["by_rater"].values()] == [
+        list(of) for of in expected["by_rater"].values()
+    ]
+    assert list(found["by_rater"]) == list(expected["by_rater"])
+    keys = [vote.key for vote in log.votes]
+    assert store.votes_by_key([*keys, "none"]) == {vote.key: vote for vote in log.votes}
+
+
+def assert_kept_as_rebuilt(store):
+    with store._engine.begin() as connection:
+        kept = rows_of(connection)
+    assert kept == rebuilt(store)
