@@ -157,13 +157,6 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence for the file of results")
     words = parser.parse_args()
     sizes = SIZES if words.only is None else (words.only,)
-    lines = []
-    for num in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            lines += measure(f"{folder}/feedback.sqlite", "SQLite", num, words.repeats)
-        if words.postgres:
-            with database(words.postgres.rstrip("/")) as url:
-                lines += measure(url, "PostgreSQL", num, words.repeats)
     head = (
         "# Questions to the feedback store\n\n"
         f"{description()}. {words.note}\n\n"
@@ -171,8 +164,15 @@ def main() -> None:
         "| store | items | entries | question | median | 95th percentile |\n"
         "|---|---:|---:|---|---:|---:|\n"
     )
-    if words.only is None:
-        write_text(RESULTS, head + "\n".join(lines) + "\n")
+    lines = []
+    for num in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            lines += measure(f"{folder}/feedback.sqlite", "SQLite", num, words.repeats)
+        if words.postgres:
+            with database(words.postgres.rstrip("/")) as url:
+                lines += measure(url, "PostgreSQL", num, words.repeats)
+        if words.only is None:
+            write_text(RESULTS, head + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

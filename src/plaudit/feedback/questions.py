@@ -6,7 +6,7 @@ Functions of an open connection; the store holds the transaction around them.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -174,13 +174,12 @@ def first_votes(connection: Connection) -> dict[tuple[str, str], int]:
     return {(rater, kind): vote_id for rater, kind, vote_id in rows}
 
 
-def ratings(connection: Connection, kind: str) -> Iterator[tuple[int, int, int, str, Any]]:
+def ratings(connection: Connection, kind: str) -> Iterable[Any]:
     """(item, low, high, rater, rating) of the standing comparisons or scores, in order."""
     here = StandingRow.__table__.c
     rating = here.score if kind == "score" else here.said
     query = select(here.item_id, here.low, here.high, here.rater, rating)
-    for row in connection.execute(query.where(here.kind == kind).order_by(here.vote_id)):
-        yield tuple(row)
+    return connection.execute(query.where(here.kind == kind).order_by(here.vote_id))
 
 
 def median_seconds(connection: Connection, num_timed: int) -> float:
