@@ -1,22 +1,19 @@
-"""Collecting votes: who is asked what, how often, and what a stage that was killed goes on from."""
+"""From answers to items, votes on them and pairs: the same as before, with the user's columns."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 from dataclasses import replace
 
-import pytest
 import torch
 
+from plaudit.feedback.collect import collect_votes
 from plaudit.feedback.raters import RuleRater, simulated_annotators
 from plaudit.feedback.store import FeedbackStore
 from plaudit.models.answers import given_answers
 from plaudit.pipelines.rlhf.evaluation import gold_scores
-from plaudit.pipelines.rlhf.opinions import collect_votes, opinions_on, pair_items
-from plaudit.records.errors import UserError
-from plaudit.records.events import Checkpoint
+from plaudit.pipelines.rlhf.opinions import opinions_on, pair_items
 from plaudit.records.types import Prompt
 
 WORDS = ["good", "bad", "great", "awful", "sad", "happy", "nice", "ugly", "tea", "rain"]
@@ -35,11 +32,11 @@ def items_of(batch):
     return pair_items(batch, pairs_per_prompt=7, split="train", model="m", seed=3)
 
 
-def collect(folder, items, raters, **more):
+def collect(folder, items, raters):
     """(what the store then holds, the events)."""
     with FeedbackStore(folder / "feedback.sqlite") as store:
         votes = 2 if len(raters) > 1 else 1
-        events = list(collect_votes(store, items, raters, votes_per_pair=votes, seed=3, **more))
+        events = list(collect_votes(store, items, raters, votes_per_pair=votes, seed=3))
         said = [(v.key, v.rater, v.item_key, dict(v.value), v.shown) for v in store.votes()]
     return said, events
 
@@ -53,53 +50,6 @@ def test_the_simulated_annotators_votes_are_those_of_before(tmp_path):
     assert events[-1].metrics == {"votes": 70.0, "ties": 12 / 70}
     digests = [hashlib.sha256(json.dumps(x).encode()).hexdigest()[:16] for x in (shown, said)]
     assert digests == ["d52c9e3266199f89", "ae6e805a5ace5a7d"]
-
-
-class Judge:
-    """A random rule that keeps what it was asked."""
-
-    def __init__(self, seed):
-        self.draw = random.Random(seed)
-        self.asked = []
-
-    def __call__(self, prompts, completions, **columns):
-        self.asked.append(list(zip(prompts, completions, strict=True)))
-        return [self.draw.random() for _ in completions]
-
-
-@pytest.mark.parametrize("killed_after", range(1, 12))
-def test_a_random_judge_is_asked_once_about_each_answer_and_never_again_after_a_kill(
-    tmp_path, killed_after
-):
-    items = items_of(answers())
-    first = Judge(1)
-    with FeedbackStore(tmp_path / "feedback.sqlite") as store:
-        events = collect_votes(store, items, [RuleRater("j", first)], votes_per_pair=1, seed=3)
-        saved = None
-        for _, event in zip(range(killed_after), events, strict=False):
-            if isinstance(event, Checkpoint):
-                saved = event.state()
-        events.close()
-        before = {vote.key: vote.value for vote in store.votes()}
-    second = Judge(2)
-    said, events = collect(tmp_path, items, [RuleRater("j", second)], saved=saved)
-    assert {key: value for key, *_, value, _ in said if key in before} == before
-    assert [key for key, *_ in said] == [f"{item.key}-j" for item in items]
-    assert events[-1].metrics["votes"] == 35.0
-    ties = sum(value["preference"] == "tie" for *_, value, _ in said)
-    assert events[-1].metrics["ties"] == ties / 35
-    for judge in (first, second):
-        asked = [one for call in judge.asked for one in call]
-        assert len(asked) == len(set(asked))
-    left = {(i.prompt, s.text) for i in items if f"{i.key}-j" not in before for s in i.segments}
-    assert {one for call in second.asked for one in call} == left
-
-
-def test_another_judge_of_the_same_name_does_not_inherit_votes_unseen(tmp_path):
-    items = items_of(answers())
-    collect(tmp_path, items, [RuleRater("j", Judge(1))])
-    with pytest.raises(UserError, match="is already there with other content"):
-        collect(tmp_path, items, [RuleRater("j", Judge(2))])
 
 
 def test_columns_are_the_users_alone_whatever_they_are_called(tmp_path):

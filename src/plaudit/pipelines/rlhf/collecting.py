@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from plaudit.feedback.collect import collect_votes
 from plaudit.feedback.raters import Rater, RuleRater, simulated_annotators
 from plaudit.models.text import TextCodec
 from plaudit.pipelines.rlhf.inputs import Inputs
 from plaudit.pipelines.rlhf.opinions import (
     Opinions,
-    collect_votes,
     opinions_of_texts,
     opinions_on,
     pair_items,

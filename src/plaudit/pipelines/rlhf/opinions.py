@@ -1,7 +1,7 @@
 """From answers to opinions of them, and from opinions to what a reward model learns from.
 
-Pairs of answers to one prompt become items of the feedback store; raters compare them; comparisons
-that stand become index pairs over a batch of answers. Comparisons of texts that nobody drew here
+Pairs of answers to one prompt become items of the feedback store; raters compare them
+(`feedback/collect.py`); comparisons that stand become index pairs over a batch of answers. Comparisons of texts that nobody drew here
 (imported ones) are tokenised once and join the batch.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,24 +20,16 @@ import torch
 from plaudit.feedback.entries import (
     Comparison,
     Item,
-    Order,
-    Preference,
     Segment,
-    comparison_vote,
 )
-from plaudit.feedback.raters import Rater
 from plaudit.models.answers import given_answers
 from plaudit.records.errors import UserError
-from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.pairs import Pairs
 from plaudit.records.turns import answer_after, answer_text, canonical_messages
 from plaudit.records.types import Prompt, Trajectories
 
 if TYPE_CHECKING:
-    from plaudit.feedback.store import FeedbackStore
     from plaudit.models.text import TextCodec
-
-PROMPTS_PER_TRANSACTION = 8
 
 
 def pair_items(
@@ -71,73 +63,6 @@ def pair_items(
             key = f"{split}-{g}-{min(pair)}-{max(pair)}"
             items.append(Item(key, batch.prompts[g].text, segments, batch.prompts[g].columns))
     return items
-
-
-def collect_votes(
-    store: FeedbackStore,
-    items: Sequence[Item],
-    raters: Sequence[Rater],
-    *,
-    votes_per_pair: int,
-    seed: int,
-    saved: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
-) -> Iterator[Event]:
-    """Show every item to `votes_per_pair` of the raters, chosen at random.
-
-    A rater is asked about all its items of a chunk at once. Keys are functions of item and rater, so
-    that repeating a killed stage adds what is missing and nothing twice; with `saved`, a checkpoint's
-    state, what the store holds already is not asked again.
-    """
-    size = max(1, len(items) // PROMPTS_PER_TRANSACTION)
-    starts = range(0, len(items), size)
-    begin, votes, ties = (saved[1][name] for name in _FACTS) if saved is not None else (0, 0, 0)
-    said: dict[str, Preference] = {}
-    if saved is None:
-        yield _collected(0, 0, 0)
-    else:
-        log = store.votes(active=False, kind="comparison")
-        said = {vote.key: vote.value["preference"] for vote in log}
-    for step in range(begin, len(starts)):
-        chunk = items[starts[step] : starts[step] + size]
-        shown = list(_shown(chunk, raters, votes_per_pair, start=starts[step], seed=seed))
-        for rater in raters:
-            asked = [i for i, r, _ in shown if r is rater and _key(i, r) not in said]
-            preferences = rater.compare_all(asked)
-            said |= {_key(i, rater): p for i, p in zip(asked, preferences, strict=True)}
-        cast = [
-            comparison_vote(i.key, r.name, said[_key(i, r)], key=_key(i, r), order_shown=order)
-            for i, r, order in shown
-        ]
-        with store.batch():
-            store.add_items(chunk)
-            store.add_votes(cast)
-        votes += len(cast)
-        ties += sum(vote.value["preference"] == "tie" for vote in cast)
-        metrics = {"feedback/votes": float(votes), "feedback/ties": ties / max(votes, 1)}
-        yield Step(step + 1, len(starts), metrics)
-        yield _collected(step + 1, votes, ties)
-    yield Done(len(starts), {"votes": float(votes), "ties": ties / max(votes, 1)})
-
-
-_FACTS = ("step", "votes", "ties")
-
-
-def _collected(*facts: int) -> Checkpoint:
-    return Checkpoint(facts[0], lambda: ({}, dict(zip(_FACTS, facts, strict=True))))
-
-
-def _shown(
-    items: Sequence[Item], raters: Sequence[Rater], votes_per_pair: int, *, start: int, seed: int
-) -> Iterator[tuple[Item, Rater, Order]]:
-    """Who sees which item, and in which order its sides; `start` is the number of the first item."""
-    for k, item in enumerate(items, start):
-        rng = np.random.default_rng((seed, 6, k))
-        for i in rng.permutation(len(raters))[:votes_per_pair].tolist():
-            yield item, raters[i], "ab" if rng.random() < 0.5 else "ba"
-
-
-def _key(item: Item, rater: Rater) -> str:
-    return f"{item.key}-{rater.name}"
 
 
 @dataclass(frozen=True)
