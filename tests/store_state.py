@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from dataclasses import asdict
 
 from sqlalchemy import select
@@ -9,6 +12,7 @@ from sqlalchemy import select
 from oracles import feedback_log as slow
 from plaudit.feedback.derived import catch_up
 from plaudit.feedback.stats import feedback_stats, rater_stats
+from plaudit.feedback.store import FeedbackStore
 from plaudit.feedback.tables import (
     Base,
     ItemRow,
@@ -82,3 +86,43 @@ def assert_kept_as_rebuilt(store):
     with store._engine.begin() as connection:
         kept = rows_of(connection)
     assert kept == rebuilt(store)
+
+
+RATER = textwrap.dedent(
+    """
+    import sys
+    from plaudit.feedback.store import FeedbackStore
+    where, rater, other = sys.argv[1:]
+    store = FeedbackStore(where)
+    for n in range(30):
+        with store.batch():
+            store.add_item(f"k{n}", "p", ["a", "b"])
+        for item in store.open_items(rater, limit=2):
+            store.add_comparison(item.key, rater, "a", order_shown="ab", seconds=n)
+        if n % 3 == 0:
+            undone = store.undo(rater=rater)
+            if n % 2 == 0:
+                store.undo(undone, rater=other)
+    """
+)
+
+
+def two_raters_at_once(where):
+    """Two processes on one store, each a rater; afterwards nothing is lost and nothing doubled."""
+    pairs = (("x", "y"), ("y", "x"))
+    command = [sys.executable, "-c", RATER, str(where)]
+    both = [subprocess.Popen([*command, *pair]) for pair in pairs]
+    assert [process.wait() for process in both] == [0, 0]
+    with FeedbackStore(where) as store:
+        assert store.size()[0] == 30
+        log = store.votes(active=False)
+        assert [vote.id for vote in log] == list(range(1, len(log) + 1))
+        for rater, other in pairs:
+            by_me = [v for v in log if v.rater == rater]
+            assert sum(v.kind == "undo" and v.undoes is not None for v in by_me) == 10 + 5
+            mine = store.votes(rater=rater)
+            keys = [v.item_key for v in mine]
+            assert len(keys) == len(set(keys))  # what is open is asked once
+            assert len(keys) + len(store.open_items(rater)) == 30
+            said = sum(v.kind == "comparison" for v in by_me)
+            assert said - len(mine) == 5  # ten were taken back, five of them came again

@@ -29,6 +29,11 @@ from plaudit.feedback.entries import (
 from plaudit.feedback.store import FeedbackStore
 from plaudit.feedback.tables import _use_write_ahead_log, database_url, open_engine
 from plaudit.records.errors import UserError
+from store_state import (
+    assert_answers_are_those_of_the_log,
+    assert_kept_as_rebuilt,
+    two_raters_at_once,
+)
 
 
 @pytest.fixture
@@ -275,6 +280,15 @@ def test_two_processes_append_to_one_store(tmp_path):
         for rater in ("x", "y"):
             keys = [v.key for v in store.votes(rater=rater)]
             assert keys == [f"{rater}/{n}" for n in range(60)]
+
+
+def test_raters_in_processes_of_their_own_lose_and_double_nothing(tmp_path):
+    """Each answers what is open, takes back every third answer and half of those takings-back."""
+    path = tmp_path / "f.sqlite"
+    two_raters_at_once(path)
+    with FeedbackStore(path) as store:
+        assert_kept_as_rebuilt(store)
+        assert_answers_are_those_of_the_log(store, ("x", "y", "z"))
 
 
 def test_threads_take_turns(store):

@@ -66,15 +66,6 @@ action = st.one_of(
 )
 
 
-def opened(path):
-    """A store that does not wait for the disk; nobody pulls the plug of a test."""
-    store = FeedbackStore(path)
-    raw = store._engine.raw_connection()
-    raw.cursor().execute("PRAGMA synchronous=OFF").close()
-    raw.close()
-    return store
-
-
 def act(store, what, *words):
     """One action; what the store refuses leaves it as it was."""
     num_items, num_votes = store.size()
@@ -125,8 +116,8 @@ SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 @settings(max_examples=25, **SLOW)
 @given(st.lists(action, max_size=14))
-def test_every_answer_is_that_of_the_whole_log_read_slowly(tmp_path_factory, actions):
-    with opened(tmp_path_factory.mktemp("derived") / "f.sqlite") as store:
+def test_every_answer_is_that_of_the_whole_log_read_slowly(actions):
+    with FeedbackStore(":memory:") as store:
         act(store, "items", 2)
         for one in actions:
             act(store, *one)
@@ -136,9 +127,9 @@ def test_every_answer_is_that_of_the_whole_log_read_slowly(tmp_path_factory, act
 
 @settings(max_examples=8, **SLOW)
 @given(st.lists(action, max_size=6), st.lists(action, max_size=4))
-def test_in_an_open_batch_answers_are_those_of_what_it_added(tmp_path_factory, before, inside):
+def test_in_an_open_batch_answers_are_those_of_what_it_added(before, inside):
     """The batch is read through its own connection; what it says is what it then commits."""
-    with opened(tmp_path_factory.mktemp("batch") / "f.sqlite") as store:
+    with FeedbackStore(":memory:") as store:
         act(store, "items", 2)
         for one in before:
             act(store, *one)
@@ -157,8 +148,8 @@ def test_in_an_open_batch_answers_are_those_of_what_it_added(tmp_path_factory, b
 
 @settings(max_examples=20, **SLOW)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=40))
-def test_runs_never_touch_and_cover_what_is_answered(tmp_path_factory, choices):
-    with opened(tmp_path_factory.mktemp("runs") / "f.sqlite") as store:
+def test_runs_never_touch_and_cover_what_is_answered(choices):
+    with FeedbackStore(":memory:") as store:
         act(store, "items", 10)
         stands = {}
         for vote, item in choices:

@@ -18,6 +18,11 @@ import pytest
 from plaudit.feedback.entries import Item, Segment, comparison_vote
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
+from store_state import (
+    assert_answers_are_those_of_the_log,
+    assert_kept_as_rebuilt,
+    two_raters_at_once,
+)
 
 
 def free_port():
@@ -122,6 +127,31 @@ def test_two_processes_create_and_fill_one_database(database):
     with FeedbackStore(database) as store:
         assert store.size() == (40, 80)
         assert [v.id for v in store.votes()] == list(range(1, 81))
+
+
+def test_raters_in_processes_of_their_own_lose_and_double_nothing(database):
+    two_raters_at_once(database)
+    with FeedbackStore(database) as store:
+        assert_kept_as_rebuilt(store)
+        assert_answers_are_those_of_the_log(store, ("x", "y", "z"))
+
+
+def test_a_database_of_a_plaudit_without_derived_tables_gets_them(database):
+    import psycopg
+
+    with FeedbackStore(database) as store:
+        fill(store, 30)
+        store.undo(7)
+        store.undo(31)
+        store.undo(9)
+    with psycopg.connect(database, autocommit=True) as connection:
+        for table in ("standing_votes", "standing_undos", "tallies", "raters", "answered_runs"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DELETE FROM plaudit_feedback WHERE name = 'derived_through'")
+    with FeedbackStore(database) as store:
+        assert_answers_are_those_of_the_log(store, ("r", "nobody"))
+        assert_kept_as_rebuilt(store)
+        assert [item.key for item in store.open_items("r")] == ["i8"]
 
 
 def test_killed_in_a_batch_nothing_of_it_stays(database):
