@@ -117,7 +117,7 @@ def two_raters_at_once(where):
         assert store.size()[0] == 30
         log = store.votes(active=False)
         assert [vote.id for vote in log] == list(range(1, len(log) + 1))
-        for rater, other in pairs:
+        for rater, _ in pairs:
             by_me = [v for v in log if v.rater == rater]
             assert sum(v.kind == "undo" and v.undoes is not None for v in by_me) == 10 + 5
             mine = store.votes(rater=rater)

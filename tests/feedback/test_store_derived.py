@@ -238,6 +238,13 @@ def test_a_file_of_the_old_schema_opens_and_answers(tmp_path):
         assert_kept_as_rebuilt(store)
 
 
+def test_an_old_file_that_may_not_be_written_is_one_sentence(tmp_path):
+    path = tmp_path / "old.sqlite"
+    old_file(path, 3)
+    with pytest.raises(UserError, match="is read-only, and this Plaudit must write to a store"):
+        FeedbackStore(f"sqlite:///file:{path}?mode=ro&uri=true")
+
+
 def dump(path):
     with sqlite3.connect(path) as connection:
         found = [

@@ -79,8 +79,13 @@ class FeedbackStore:
                 prepare(self._engine, self.name)
             with self.reading():  # derives what a store of an earlier Plaudit lacks
                 pass
-        except UserError:
+        except UserError as error:
             self._engine.dispose()
+            if "read-only" in str(error):
+                raise UserError(
+                    f"{self.name} is read-only, and this Plaudit must write to a store of an "
+                    "earlier one once: open it where it may be written, or a copy of it"
+                ) from error
             raise
 
     def close(self) -> None:
