@@ -6,7 +6,7 @@ Functions of an open connection; the store holds the transaction around them.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -72,8 +72,26 @@ def standing_votes(connection: Connection, which: Which) -> list[Vote]:
         .join(VoteRow, VoteRow.id == StandingRow.vote_id)
         .join(ItemRow, ItemRow.id == StandingRow.item_id)
     )
-    rows = connection.execute(which.of_standing(query))
+    rows = _page(connection, which, query, StandingRow.__table__.c.vote_id, which.of_standing)
     return [vote_of_row(row, active=True) for row in rows]
+
+
+def _page(
+    connection: Connection,
+    which: Which,
+    query: Select[Any],
+    id_: ColumnElement[int],
+    narrow: Callable[[Select[Any]], Select[Any]],
+) -> Iterable[Any]:
+    """Rows of a query, narrowed; where there is a limit, ids are chosen first and joined then.
+
+    PostgreSQL may else join the whole log before it counts to the limit.
+    """
+    if which.limit is None:
+        yield from connection.execute(narrow(query))
+        return
+    for chunk in chunks(connection.scalars(narrow(select(id_)))):
+        yield from connection.execute(query.where(id_.in_(chunk)).order_by(id_))
 
 
 def _everything() -> Select[Any]:
@@ -90,7 +108,11 @@ def _everything() -> Select[Any]:
 def all_votes(connection: Connection, which: Which) -> list[Vote]:
     """Every entry, undone or not, undos included."""
     here = VoteRow.__table__.c
-    rows = connection.execute(which.of(_everything(), here.id, here.kind, here.rater))
+
+    def narrow(query: Select[Any]) -> Select[Any]:
+        return which.of(query, here.id, here.kind, here.rater)
+
+    rows = _page(connection, which, _everything(), here.id, narrow)
     return [vote_of_row(row, active=bool(row.stands)) for row in rows]
 
 
@@ -221,6 +243,12 @@ def items_judged(connection: Connection, which: Which) -> dict[str, Item]:
     """The items of standing votes, by key."""
     if which == Which(which.kind):  # nearly all of them: one pass in order is quickest
         ids = select(StandingRow.item_id).where(StandingRow.kind == which.kind).distinct()
+    elif which.limit is not None:  # as in `_page`
+        numbers = connection.scalars(which.of_standing(select(StandingRow.item_id))).all()
+        found: dict[int, Item] = {}
+        for chunk in chunks(numbers):
+            found |= _items(connection, chunk)
+        return {item.key: item for item in found.values()}
     else:
         ids = select(which.of_standing(select(StandingRow.item_id)).subquery().c.item_id)
     return {item.key: item for item in _items(connection, ids).values()}
