@@ -34,13 +34,13 @@ from control_tasks import TASKS, Task, environment_seconds
 from machine import description
 from plaudit.agents.agent import Agent
 from plaudit.agents.evaluation import EVALUATION_SEED, play
-from plaudit.agents.loop import part_of
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
 from plaudit.pipelines.control.job import algorithm
 from plaudit.pipelines.figures.returns import interquartile_mean_interval
 from plaudit.records.events import Checkpoint, Done
 from plaudit.records.files import append_jsonl, read_jsonl, write_text
+from plaudit.records.state import part_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "control.md"

@@ -11,7 +11,6 @@ import pytest
 
 from plaudit.agents.agent import Agent
 from plaudit.agents.evaluation import EVALUATION_SEED
-from plaudit.agents.loop import part_of
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.envs.copies import episode_seeds
 from plaudit.envs.make import make_env
@@ -21,6 +20,7 @@ from plaudit.envs.spaces import action_codec, obs_codec
 from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint
+from plaudit.records.state import part_of
 
 STRANGE = str(Path(__file__).parent.parent / "envs" / "strange_envs.py") + ":"
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from plaudit.agents.evaluation import Evaluator, play, summary
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, part_of
+from plaudit.agents.loop import Loop, Watch
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Transition
 from plaudit.records.events import Checkpoint, Evaluation, Step
+from plaudit.records.state import Parts
 
 
 class Clockwork:
@@ -76,7 +77,7 @@ def walk(config: Loop, round_steps: int, **keys: Any) -> list[tuple[str, int]]:
     said = []
     while not watch.finished:
         watch.count(round_steps, [])
-        said += [(type(event).__name__, event.step) for event in watch.say(Keeper())]
+        said += [(type(event).__name__, event.step) for event in watch.say(Parts())]
     return [*said, (type(watch.done()).__name__, watch.done().step)]
 
 
@@ -95,7 +96,7 @@ def test_checkpoints_are_due_where_the_config_says_and_at_the_end():
     due = []
     while not watch.finished:
         watch.count(10, [])
-        due += [e.step for e in watch.say(Keeper()) if isinstance(e, Checkpoint) and e.due]
+        due += [e.step for e in watch.say(Parts()) if isinstance(e, Checkpoint) and e.due]
     assert due == [40, 80, 100]
 
 
@@ -103,13 +104,13 @@ def test_metrics_are_averaged_between_two_lines():
     watch = Watch(Loop(steps=100, log_every=20, eval_every=0), lambda obs: obs, lambda w: None)
     watch.count(10, [Episode(0, 4.0, 10)])
     watch.add({"loss/policy": 1.0})
-    assert not [e for e in watch.say(Keeper()) if isinstance(e, Step)]
+    assert not [e for e in watch.say(Parts()) if isinstance(e, Step)]
     watch.count(10, [Episode(1, 8.0, 20), Episode(0, 9.0, 30)])
     watch.add({"loss/policy": 2.0})
-    (step,) = [event for event in watch.say(Keeper()) if isinstance(event, Step)]
+    (step,) = [event for event in watch.say(Parts()) if isinstance(event, Step)]
     assert step.metrics == {"rollout/return": 7.0, "rollout/length": 20.0, "loss/policy": 1.5}
     watch.count(20, [])
-    (step,) = [event for event in watch.say(Keeper()) if isinstance(event, Step)]
+    (step,) = [event for event in watch.say(Parts()) if isinstance(event, Step)]
     assert step.metrics == {}
 
 
@@ -121,7 +122,7 @@ def test_the_best_evaluation_is_marked_and_equals_count():
     best = []
     while not watch.finished:
         watch.count(10, [])
-        best += [e.best for e in watch.say(Keeper()) if isinstance(e, Checkpoint)]
+        best += [e.best for e in watch.say(Parts()) if isinstance(e, Checkpoint)]
     assert best == [True, True, False, True]
     assert watch.done().metrics == {"eval/best": 3.0}
 
@@ -134,7 +135,7 @@ def test_a_watch_goes_on_from_where_it_was_saved():
         said: list[Any] = []
         for _ in range(rounds):
             watch.count(10, [Episode(0, float(watch.step), 1)])
-            said += [e for e in watch.say(Keeper()) if not isinstance(e, Checkpoint)]
+            said += [e for e in watch.say(Parts()) if not isinstance(e, Checkpoint)]
         return said
 
     whole, first, second = make(), make(), make()
@@ -153,30 +154,9 @@ def test_left_falls_from_one_to_zero():
     assert watch.left == 0.0
 
 
-# --- keeping
-
-
-def test_draws_go_on_and_purposes_differ():
-    one, other = Draws(7, 0), Draws(7, 1)
-    assert one.rng.random() != other.rng.random()
-    saved = one.state()
-    numbers = one.rng.random(5)
-    one.restore(saved)
-    assert (one.rng.random(5) == numbers).all()
-
-
-def test_a_keeper_hands_each_part_its_own():
-    keeper = Keeper(a=Draws(1, 0), ab=Draws(2, 0))
-    saved = keeper.state()
-    numbers = [part.rng.random() for part in keeper.parts.values()]  # type: ignore[attr-defined]
-    keeper.restore(saved)
-    assert [part.rng.random() for part in keeper.parts.values()] == numbers  # type: ignore[attr-defined]
-    assert part_of(({"a/x": np.ones(1), "ab/x": np.zeros(1)}, {"a": {}}), "a")[0].keys() == {"x"}
-
-
 def test_evaluations_are_of_whole_episodes():
     config = Loop(env="CartPole-v1", steps=20, eval_every=10, eval_episodes=4, seed=1)
     watch = Watch(config, lambda obs: np.ones(len(obs), np.int64), lambda worlds: None)
     watch.count(10, [])
-    (said,) = [event for event in watch.say(Keeper()) if isinstance(event, Evaluation)]
+    (said,) = [event for event in watch.say(Parts()) if isinstance(event, Evaluation)]
     assert 8 <= said.metrics["eval/return"] <= 11  # pushing one way: 8 to 10 steps

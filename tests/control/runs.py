@@ -11,12 +11,12 @@ import torch
 
 from control.closed_worlds import TableWorld
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, part_of
+from plaudit.agents.loop import Loop
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
-from plaudit.envs.worlds import Saved
 from plaudit.nets.control_nets import Net, load_arrays, network
 from plaudit.records.events import Checkpoint, Event, Step
+from plaudit.records.state import Saved, part_of
 
 WORLDS = str(Path(__file__).with_name("closed_worlds.py")) + ":"
 

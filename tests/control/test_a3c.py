@@ -15,13 +15,13 @@ import torch
 from control.closed_worlds import STAY_VALUE
 from control.runs import WORLDS, assert_goes_on, critic_of, trained
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import part_of
 from plaudit.control.a3c import A3CConfig, Report, a3c, summed
 from plaudit.control.shared_weights import Shared
 from plaudit.envs.worlds import Episode
 from plaudit.nets.optim import FlatRMSprop
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Step
+from plaudit.records.state import part_of
 
 MISBEHAVING = """
 import os

@@ -12,7 +12,6 @@ import torch
 
 from control.closed_worlds import BANDIT_REWARD, STAY_VALUE, corridor_value
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import part_of
 from plaudit.agents.q_learning import Slow, drawn, epsilon, new_replay
 from plaudit.agents.q_values import (
     HEADS,
@@ -26,11 +25,11 @@ from plaudit.agents.q_values import (
 from plaudit.control.dqn import DQNConfig, dqn
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Saved
 from plaudit.nets.policies import Policy, greedy
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved, part_of
 
 WORLDS = str(Path(__file__).with_name("closed_worlds.py")) + ":"
 TABLE: dict[str, Any] = {"hidden": (), "eval_every": 0, "learning_starts": 200, "train_every": 2}

@@ -12,7 +12,6 @@ import torch
 from gymnasium import spaces
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import part_of
 from plaudit.control.dqn_distributional import (
     DistributionalDQNConfig,
     dqn_distributional,
@@ -26,6 +25,7 @@ from plaudit.nets.control_nets import load_arrays
 from plaudit.nets.policies import greedy
 from plaudit.records.events import Checkpoint
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
+from plaudit.records.state import part_of
 
 
 class Coin(gym.Env[Any, Any]):

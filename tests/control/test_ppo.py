@@ -20,17 +20,16 @@ from control.closed_worlds import (
 )
 from control.runs import control
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import part_of
 from plaudit.agents.on_policy import Batch, credited, descend, scheduled
 from plaudit.control.ppo import PPOConfig, objective, ppo
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Saved
 from plaudit.nets.control_nets import Net, load_arrays, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import actor
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved, part_of
 
 WORLDS = str(Path(__file__).with_name("closed_worlds.py")) + ":"
 

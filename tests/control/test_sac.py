@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from control.closed_worlds import Step as WorldStep
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import part_of
 from plaudit.agents.temperature import Temperature
 from plaudit.agents.twin_critics import first_q, joined, least_q
 from plaudit.control import td3 as td3_file
@@ -22,12 +21,13 @@ from plaudit.control.sac import Draw, Learner, SACConfig, sac, soft_target
 from plaudit.control.td3 import TD3Config
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch, Replay
-from plaudit.envs.worlds import Saved, Transition
+from plaudit.envs.worlds import Transition
 from plaudit.nets.actions import SquashedGaussian
 from plaudit.nets.control_nets import network
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.spaces import ActionSpec, ObsSpec, Piece
+from plaudit.records.state import Saved, part_of
 
 UNIT = ActionSpec("box", (1,), (-1.0,), (1.0,))
 SMALL = {"hidden": (32, 32), "batch_size": 64, "buffer_size": 5000, "eval_every": 0}

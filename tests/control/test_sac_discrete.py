@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.closed_worlds import CORRIDOR_LENGTH, bandit_soft_optimum
-from plaudit.agents.loop import part_of
 from plaudit.control.sac_discrete import (
     Learner,
     SACDiscreteConfig,
@@ -21,11 +20,11 @@ from plaudit.control.sac_discrete import (
     sac_discrete,
     soft_value,
 )
-from plaudit.envs.worlds import Saved
 from plaudit.nets.control_nets import load_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved, part_of
 
 WORLDS = str(Path(__file__).with_name("closed_worlds.py")) + ":"
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from plaudit.control.td3 import Learner, TD3Config, smoothed, td3
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Saved
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 BOX_2 = ActionSpec("box", (1,), (-2.0,), (2.0,))
 

@@ -24,11 +24,12 @@ from plaudit.envs.masks import MaskedCodec, Seen, place_by_spaces
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit, action_codec, obs_codec
 from plaudit.envs.stack import stacked
-from plaudit.envs.worlds import Array, Episode, Saved, Worlds
+from plaudit.envs.worlds import Array, Episode, Worlds
 from plaudit.nets.policies import Policy, policy_from_facts
 from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.files import read_json, write_json
+from plaudit.records.state import Saved
 
 if TYPE_CHECKING:
     from plaudit.envs.normalise import Statistics

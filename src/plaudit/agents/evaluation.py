@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from plaudit.envs.make import make_worlds
 from plaudit.envs.settings import WorldSettings
-from plaudit.envs.worlds import Episode, Saved, Worlds
+from plaudit.envs.worlds import Episode, Worlds
 from plaudit.records.intervals import bootstrap_interval
+from plaudit.records.state import Saved
 
 Act: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Observations [B, ...] in, actions out."""

@@ -2,24 +2,24 @@
 
 A loop is a generator `algorithm(config, saved=None)` of events. It counts environment steps of all
 copies together. `Watch` says `Step`, `Evaluation` and `Checkpoint` at their times; everything that
-the loop draws or remembers is in its `Keeper`, so that a saved loop goes on bit for bit.
+the loop draws or remembers is in its `Parts`, so that a saved loop goes on bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
 from plaudit.agents.evaluation import Act, Evaluator
 from plaudit.envs.settings import WorldSettings
-from plaudit.envs.worlds import Episode, Saved
+from plaudit.envs.worlds import Episode
 from plaudit.nets.control_nets import arrays, load_arrays
 from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
+from plaudit.records.state import Parts, Saved
 
 NUM_LOGS, NUM_EVALUATIONS, NUM_SAVES = 200, 10, 20
 """How often a run logs, evaluates and saves, where its config does not say."""
@@ -47,30 +47,6 @@ class Loop(WorldSettings):
     )
 
 
-class Savable(Protocol):
-    """A part of a loop that can go on from what it gave."""
-
-    def state(self) -> Saved: ...
-
-    def restore(self, saved: Saved, /) -> Any: ...
-
-
-class Draws:
-    """A random generator that can be saved; one for each purpose, all from one seed."""
-
-    def __init__(self, seed: int, purpose: int) -> None:
-        """`purpose` is a small number of the caller's own, which keeps streams apart."""
-        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose])))
-
-    def state(self) -> Saved:
-        """The generator's position."""
-        return {}, {"generator": self.rng.bit_generator.state}
-
-    def restore(self, saved: Saved) -> None:
-        """Goes on from a position."""
-        self.rng.bit_generator.state = saved[1]["generator"]
-
-
 class Weights:
     """The parameters of nets, as a part to be kept."""
 
@@ -84,36 +60,6 @@ class Weights:
     def restore(self, saved: Saved) -> None:
         """Takes them back."""
         load_arrays(self._module, saved[0])
-
-
-class Keeper:
-    """The parts of a loop by name, saved as one and restored as one."""
-
-    def __init__(self, **parts: Savable) -> None:
-        self.parts: Mapping[str, Savable] = parts
-        self.restored: dict[str, Any] = {}
-        """What each part's `restore` returned, such as the observations to act on."""
-
-    def state(self) -> Saved:
-        """Arrays as "part/name", facts by part."""
-        found: dict[str, NDArray[Any]] = {}
-        facts: dict[str, Any] = {}
-        for name, part in self.parts.items():
-            own, facts[name] = part.state()
-            found |= {f"{name}/{key}": array for key, array in own.items()}
-        return found, facts
-
-    def restore(self, saved: Saved) -> None:
-        """Hands each part what it gave."""
-        for name, part in self.parts.items():
-            self.restored[name] = part.restore(part_of(saved, name))
-
-
-def part_of(saved: Saved, name: str) -> Saved:
-    """What one part of a `Keeper` gave."""
-    prefix = f"{name}/"
-    own = {k.removeprefix(prefix): a for k, a in saved[0].items() if k.startswith(prefix)}
-    return own, saved[1][name]
 
 
 class Watch:
@@ -162,7 +108,7 @@ class Watch:
             sums[name] = sums.get(name, 0.0) + value
             counts[name] = counts.get(name, 0) + 1
 
-    def say(self, keeper: Keeper) -> Iterator[Event]:
+    def say(self, keeper: Parts) -> Iterator[Event]:
         """What has come due since the loop last asked; its last event is always a `Checkpoint`."""
         before, self._said = self._said, self.step
         if self._crossed(self._log_every, before) or self.finished:

@@ -13,13 +13,14 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.loop import Keeper, Loop, Watch
+from plaudit.agents.loop import Loop, Watch
 from plaudit.envs.replay import Replay
-from plaudit.envs.worlds import Saved, Worlds
+from plaudit.envs.worlds import Worlds
 from plaudit.nets.mlp_kernels import F32
 from plaudit.nets.optim import FlatAdam
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved
 
 Array = NDArray[Any]
 
@@ -49,7 +50,7 @@ def uniform_replay(config: OffPolicy, worlds: Worlds, *, n: int = 1) -> Replay:
     return Replay(config.buffer_size, *specs, gamma=config.gamma, n=n)
 
 
-def beginning(worlds: Worlds, replay: Replay, keeper: Keeper, saved: Saved | None) -> Array:
+def beginning(worlds: Worlds, replay: Replay, keeper: Parts, saved: Saved | None) -> Array:
     """The observations [B, ...] that the loop acts on first; all parts restored from `saved`.
 
     Where the worlds cannot go on exactly, the replay learns that their episodes were cut off.
@@ -90,7 +91,7 @@ def act_and_learn(
     worlds: Worlds,
     replay: Replay,
     watch: Watch,
-    keeper: Keeper,
+    keeper: Parts,
     explore: Callable[[Array], Array],
     learn: Callable[[], Mapping[str, float]],
     to_world: Callable[[Array], Array] = lambda action: action,

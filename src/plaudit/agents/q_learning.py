@@ -15,9 +15,10 @@ from torch import nn
 from plaudit.agents.off_policy import OffPolicy
 from plaudit.envs.replay import Batch, Replay
 from plaudit.envs.replay_prioritised import PrioritisedReplay
-from plaudit.envs.worlds import Saved, Worlds
+from plaudit.envs.worlds import Worlds
 from plaudit.nets.control_nets import arrays, load_arrays
 from plaudit.nets.mlp import polyak_
+from plaudit.records.state import Saved
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from plaudit.envs.worlds import Saved
 from plaudit.nets.optim import FlatAdam
+from plaudit.records.state import Saved
 
 
 class Temperature:

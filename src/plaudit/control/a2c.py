@@ -21,15 +21,16 @@ from pydantic import Field
 
 from plaudit.agents.actor_critic import objective
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.control_nets import network
 from plaudit.nets.optim import FlatRMSprop
 from plaudit.nets.policies import actor
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class A2CConfig(Loop):
@@ -70,7 +71,7 @@ class A2CConfig(Loop):
 
 def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by A2C, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
@@ -80,7 +81,7 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
     )
     agent = Agent("a2c", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         optimiser=optimiser,

@@ -36,17 +36,18 @@ from pydantic import Field, model_validator
 
 from plaudit.agents.actor_critic import objective
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Savable, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import Schedule, scheduled
 from plaudit.control.shared_weights import Shared
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Episode, Saved
+from plaudit.envs.worlds import Episode
 from plaudit.nets.control_nets import network
 from plaudit.nets.optim import clip_grad_norm_
 from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event
+from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
 
 REPORT_SECONDS = 0.1
 """A worker tells what it has done about this often; it also learns so that nobody listens."""
@@ -115,7 +116,7 @@ class Worker:
         seed = np.random.SeedSequence([config.seed, 2, index, shared.start])
         self._config, self._shared, self._index = config, shared, index
         self.worlds = make_worlds(config, seed=int(seed.generate_state(1)[0]))
-        self.draws = Draws(config.seed, 3 + index + config.num_workers * shared.start)
+        self.draws = SeededGenerator(config.seed, 3 + index + config.num_workers * shared.start)
         self.policy, self.critic = nets(config, self.worlds, np.random.default_rng(0))
         self._params = [*self.policy.parameters(), *self.critic.parameters()]
         self.obs = self.worlds.reset()
@@ -227,11 +228,11 @@ class Alone:
 
     def state(self) -> Saved:
         """The worlds and the generator, side by side."""
-        return Keeper(worlds=self.worker.worlds, draws=self.worker.draws).state()
+        return Parts(worlds=self.worker.worlds, draws=self.worker.draws).state()
 
     def restore(self, saved: Saved) -> None:
         """Goes on from them."""
-        keeper = Keeper(worlds=self.worker.worlds, draws=self.worker.draws)
+        keeper = Parts(worlds=self.worker.worlds, draws=self.worker.draws)
         keeper.restore(saved)
         self.worker.obs = keeper.restored["worlds"]
 
@@ -332,7 +333,7 @@ def _why(code: int | None) -> str:
 def a3c(config: A3CConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by A3C, from the beginning or from what was saved."""
     worlds = make_worlds(config, seed=config.seed, num_envs=1)  # only to learn the spaces
-    policy, critic = nets(config, worlds, Draws(config.seed, 0).rng)
+    policy, critic = nets(config, worlds, SeededGenerator(config.seed, 0).rng)
     statistics = getattr(worlds, "statistics", None)
     worlds.close()
     params = [*policy.parameters(), *critic.parameters()]
@@ -343,7 +344,7 @@ def a3c(config: A3CConfig, saved: Saved | None = None) -> Iterator[Event]:
     agent = Agent("a3c", config, policy, statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     parts: dict[str, Savable] = {} if alone is None else {"alone": alone}
-    keeper = Keeper(agent=agent, critic=Weights(critic), shared=shared, watch=watch, **parts)
+    keeper = Parts(agent=agent, critic=Weights(critic), shared=shared, watch=watch, **parts)
     if saved is not None:
         keeper.restore(saved)
 

@@ -24,18 +24,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Watch
+from plaudit.agents.loop import Watch
 from plaudit.agents.off_policy import act_and_learn, beginning
 from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
 from plaudit.agents.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
-from plaudit.envs.worlds import Saved
 from plaudit.nets.actions import Greedy
 from plaudit.nets.optim import FlatAdam, clip_grad_norm_
 from plaudit.nets.policies import Policy, greedy
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class DQNConfig(QLearning):
@@ -53,7 +53,7 @@ class DQNConfig(QLearning):
 
 def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by DQN, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     specs = worlds.obs_spec, worlds.action_spec
     policy = greedy(*specs, rng=weights.rng, hidden=config.hidden, head=HEADS[config.net])
@@ -62,7 +62,7 @@ def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
     replay = new_replay(config, worlds)
     agent = Agent("dqn", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         slow=slow,
         optimiser=optimiser,

@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Watch, Weights
+from plaudit.agents.loop import Watch, Weights
 from plaudit.agents.off_policy import act_and_learn, beginning
 from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
 from plaudit.agents.q_values import F32, Ints, epsilon_greedy
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
-from plaudit.envs.worlds import Saved
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam, clip_grad_norm_
 from plaudit.nets.policies import Policy, greedy
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class DistributionalDQNConfig(QLearning):
@@ -53,7 +53,7 @@ def dqn_distributional(
     config: DistributionalDQNConfig, saved: Saved | None = None
 ) -> Iterator[Event]:
     """Trains an agent by distributional DQN, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     specs = worlds.obs_spec, worlds.action_spec
     policy = greedy(*specs, rng=weights.rng, hidden=config.hidden)
@@ -64,7 +64,7 @@ def dqn_distributional(
     replay = new_replay(config, worlds)
     agent = Agent("dqn_distributional", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         quantiles=Weights(net),
         slow=slow,

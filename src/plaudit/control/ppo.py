@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
@@ -31,13 +31,14 @@ from plaudit.agents.on_policy import (
 )
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.actions import Gaussian
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.fused_losses import ppo_terms, value_terms
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class PPOConfig(Loop):
@@ -88,7 +89,7 @@ class PPOConfig(Loop):
 
 def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by PPO, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
@@ -96,7 +97,7 @@ def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     agent = Agent("ppo", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         optimiser=optimiser,

@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
@@ -37,12 +37,13 @@ from plaudit.agents.on_policy import (
 )
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.ops.policy import kl_penalised_surrogate
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 KL_COEF_FLOOR = 1e-4
 """Least β: fourteen doublings lead from it back to 1, and it is too small to hold anything."""
@@ -109,7 +110,7 @@ class Penalty:
 
 def ppo_kl(config: PPOKLConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by PPO with a KL penalty, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
@@ -118,7 +119,7 @@ def ppo_kl(config: PPOKLConfig, saved: Saved | None = None) -> Iterator[Event]:
     penalty = Penalty(config.kl_coef, config.kl_target)
     agent = Agent("ppo_kl", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         optimiser=optimiser,

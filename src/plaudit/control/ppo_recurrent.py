@@ -27,11 +27,11 @@ from pydantic import Field
 from torch import Tensor
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import ADV_EPS, Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
-from plaudit.envs.worlds import Array, Saved, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.recurrent_policies import (
     Memory,
@@ -45,6 +45,7 @@ from plaudit.ops.divergence import kl_k3
 from plaudit.ops.masks import aggregate
 from plaudit.ops.policy import clipped_surrogate
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class RecurrentPPOConfig(Loop):
@@ -83,7 +84,7 @@ class RecurrentPPOConfig(Loop):
 
 def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by recurrent PPO, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {
         "num_hidden": config.memory,
@@ -102,7 +103,7 @@ def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Ite
         agent.copy_statistics(judging)
 
     watch = Watch(config, agent.batch(), judged_afresh)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         optimiser=optimiser,

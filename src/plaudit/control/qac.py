@@ -30,16 +30,17 @@ from pydantic import Field
 
 from plaudit.agents.actor_critic import by_logits
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.agents.on_policy import Schedule, descend, scheduled
 from plaudit.envs.make import make_worlds
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 F32: TypeAlias = NDArray[np.float32]
 Credit = Literal["q", "advantage"]
@@ -94,7 +95,7 @@ class Moves:
 
 def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by Q actor-critic, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     _only_discrete(config.env, worlds.action_spec)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
@@ -108,7 +109,7 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     obs = worlds.reset()
     pending = Pending(policy.act(obs, draws.rng))
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         actor_adam=actor_adam,

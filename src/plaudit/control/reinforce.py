@@ -25,10 +25,10 @@ from pydantic import Field
 from torch import Tensor
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Watch, Weights
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience
-from plaudit.envs.worlds import Array, Saved, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
@@ -36,6 +36,7 @@ from plaudit.ops.masks import aggregate
 from plaudit.ops.policy import score_function_loss
 from plaudit.ops.returns import discounted_return
 from plaudit.records.events import Event
+from plaudit.records.state import Parts, Saved, SeededGenerator
 
 
 class REINFORCEConfig(Loop):
@@ -62,7 +63,7 @@ class REINFORCEConfig(Loop):
 
 def reinforce(config: REINFORCEConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by REINFORCE, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
@@ -71,7 +72,7 @@ def reinforce(config: REINFORCEConfig, saved: Saved | None = None) -> Iterator[E
     critic_adam = FlatAdam(critic.parameters(), lr=config.value_lr)
     agent = Agent("reinforce", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent,
         critic=Weights(critic),
         actor_adam=actor_adam,

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Savable, Watch, Weights
+from plaudit.agents.loop import Watch, Weights
 from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.agents.temperature import Temperature
 from plaudit.agents.twin_critics import joined, least_q
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.actions import LOG_STD_HIGH, LOG_STD_LOW
 from plaudit.nets.control_nets import network
 from plaudit.nets.mlp import polyak_
@@ -44,6 +44,7 @@ from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import squashed_gaussian
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
 
 F32 = NDArray[np.float32]
 LOG_2, HALF_LOG_2PI = np.float32(math.log(2)), np.float32(0.5 * math.log(2 * math.pi))
@@ -211,14 +212,14 @@ def soft_target(batch: Batch, next_q: F32, next_logp: F32, alpha: float) -> F32:
 
 def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by SAC, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds, n=config.n_step)
     agent = Agent("sac", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
     )
 

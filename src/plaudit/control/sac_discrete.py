@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Savable, Watch, Weights
+from plaudit.agents.loop import Watch, Weights
 from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.agents.temperature import Temperature
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.action_values import any_action
 from plaudit.nets.actions import Categorical
 from plaudit.nets.control_nets import network
@@ -40,6 +40,7 @@ from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import Policy
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
 
 F32 = NDArray[np.float32]
 
@@ -174,14 +175,14 @@ def of_logits(q: F32, logp: F32, value: F32, alpha: float) -> F32:
 
 def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by SAC for choices, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds)
     agent = Agent("sac_discrete", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from plaudit.envs.worlds import Saved
 from plaudit.nets.mlp_kernels import rmsprop_step
+from plaudit.records.state import Saved
 
 RMSPROP_DECAY, RMSPROP_EPS = 0.99, 1e-5
 """α as in 2016, section 8; ε as OpenAI's A2C has it."""

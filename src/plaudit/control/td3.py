@@ -22,18 +22,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Draws, Keeper, Savable, Watch, Weights
+from plaudit.agents.loop import Watch, Weights
 from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
 from plaudit.agents.twin_critics import first_q, joined
 from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.nets.control_nets import network
 from plaudit.nets.mlp import polyak_
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import deterministic
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
 
 F32 = NDArray[np.float32]
 
@@ -160,14 +161,14 @@ def smoothed(action: F32, noise: F32, *, std: float, clip: float) -> F32:
 
 def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by TD3, from the beginning or from what was saved."""
-    weights, draws = Draws(config.seed, 0), Draws(config.seed, 1)
+    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
     worlds = make_worlds(config, seed=config.seed)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds, n=config.n_step)
     agent = Agent("td3", config, policy, getattr(worlds, "statistics", None))
     watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Keeper(
+    keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
     )
 

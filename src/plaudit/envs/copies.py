@@ -14,8 +14,9 @@ import numpy as np
 
 from plaudit.envs.guard import fault, said
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit
-from plaudit.envs.worlds import Array, Saved
+from plaudit.envs.worlds import Array
 from plaudit.records.errors import UserError
+from plaudit.records.state import Saved
 
 TERMINATED, TRUNCATED = 1, 2
 

@@ -21,8 +21,9 @@ from plaudit.envs.copies import MASK
 from plaudit.envs.guard import Clock, Hung, fault, is_finite, said
 from plaudit.envs.masks import MaskedCodec, Seen, has_mask, info_of_row, place_by_spaces
 from plaudit.envs.spaces import ObsCodec, Unfit, action_codec, obs_codec
-from plaudit.envs.worlds import Array, Episode, Saved, Transition
+from plaudit.envs.worlds import Array, Episode, Transition
 from plaudit.records.errors import UserError
+from plaudit.records.state import Saved
 
 Flags = NDArray[np.bool_]
 

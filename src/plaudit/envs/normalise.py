@@ -21,9 +21,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.envs.stack import inner
-from plaudit.envs.worlds import Array, Saved, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ObsSpec
+from plaudit.records.state import Saved
 
 CLIP = 10.0
 """Largest size of a scaled observation or reward, as usual since OpenAI's baselines (2017)."""

@@ -24,9 +24,10 @@ from plaudit.envs.copies import TERMINATED, TRUNCATED, Copy
 from plaudit.envs.guard import fault, is_finite
 from plaudit.envs.spaces import ActionCodec
 from plaudit.envs.sync import check_copies, not_finite, saved_copy
-from plaudit.envs.worlds import Array, Episode, Saved, Transition
+from plaudit.envs.worlds import Array, Episode, Transition
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 MakeCopy = Callable[[int], Copy]
 """The copy of an index; called in that copy's process, so it must be importable there."""

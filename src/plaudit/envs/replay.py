@@ -26,9 +26,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.envs.replay_memory import check_fits
-from plaudit.envs.worlds import Saved, Transition
+from plaudit.envs.worlds import Transition
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]

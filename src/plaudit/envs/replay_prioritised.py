@@ -19,9 +19,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.envs.replay import Array, Batch, Ints, Replay
-from plaudit.envs.worlds import Saved, Transition
+from plaudit.envs.worlds import Transition
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 Tree = NDArray[np.float64]
 

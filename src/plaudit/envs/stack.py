@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from plaudit.envs.worlds import Array, Saved, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.records.spaces import ObsSpec
+from plaudit.records.state import Saved
 
 
 def stacked_spec(spec: ObsSpec, num_frames: int) -> ObsSpec:

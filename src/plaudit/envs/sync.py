@@ -14,8 +14,9 @@ import numpy as np
 from plaudit.envs.copies import TERMINATED, TRUNCATED, Copy
 from plaudit.envs.guard import Clock, Hung, is_finite
 from plaudit.envs.spaces import ActionCodec, ObsCodec
-from plaudit.envs.worlds import Array, Episode, Saved, Transition
+from plaudit.envs.worlds import Array, Episode, Transition
 from plaudit.records.errors import UserError
+from plaudit.records.state import Saved
 
 
 class Sync:

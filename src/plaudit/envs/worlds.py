@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 Array = NDArray[Any]
-Saved = tuple[dict[str, Array], dict[str, Any]]
-"""Arrays by name and JSON-able facts: what is saved of anything that can go on later."""
 
 
 @dataclass(frozen=True, slots=True)

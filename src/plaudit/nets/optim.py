@@ -18,8 +18,7 @@ from torch import Tensor
 
 from plaudit.nets.mlp_kernels import adam_step, rmsprop_step
 from plaudit.records.errors import UserError
-
-Saved = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+from plaudit.records.state import Saved
 
 
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:

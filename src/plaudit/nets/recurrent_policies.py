@@ -21,9 +21,9 @@ from plaudit.nets.one_hot import Features
 from plaudit.nets.recurrent import F32, GRU, gru_from_facts
 from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 Array = NDArray[Any]
-Saved = tuple[dict[str, Array], dict[str, Any]]
 
 
 class Memory:

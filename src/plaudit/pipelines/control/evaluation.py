@@ -12,8 +12,9 @@ from plaudit.agents.agent import Agent
 from plaudit.agents.evaluation import EVALUATION_SEED, MOST_WORLDS, Remembers, play, summary
 from plaudit.envs.make import make_worlds
 from plaudit.envs.video import record_episode
-from plaudit.envs.worlds import Array, Episode, Saved, Transition, Worlds
+from plaudit.envs.worlds import Array, Episode, Transition, Worlds
 from plaudit.records.spaces import ActionSpec, ObsSpec
+from plaudit.records.state import Saved
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from typing import Any
 
 from plaudit.agents.agent import FACTS, Agent
 from plaudit.agents.evaluation import summary
-from plaudit.agents.loop import Loop, part_of
+from plaudit.agents.loop import Loop
 from plaudit.envs.make import world_file
-from plaudit.envs.worlds import Saved
 from plaudit.pipelines.drive import Progress, drive
 from plaudit.pipelines.threads import one_thread
 from plaudit.records.config import resolve
@@ -27,6 +26,7 @@ from plaudit.records.fingerprints import check_sources, mendable, of_code
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.recipes import load_recipe, tuned_recipe
 from plaudit.records.runs import RunFolder
+from plaudit.records.state import Saved, part_of
 
 ALGORITHMS = {
     "reinforce": "reinforce:REINFORCEConfig",
