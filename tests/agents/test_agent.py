@@ -14,9 +14,9 @@ from plaudit.agents.evaluation import EVALUATION_SEED
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.envs.copies import episode_seeds
 from plaudit.envs.make import make_env
-from plaudit.envs.normalise import Statistics
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.spaces import action_codec, obs_codec
+from plaudit.envs.statistics import Statistics
 from plaudit.nets.policies import actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint

@@ -62,7 +62,7 @@ def through_files(saved):
 def test_a_new_process_would_go_on_bit_for_bit(name, vector):
     settings = WorldSettings(num_envs=3, vector=vector, step_timeout=600, **WORLDS[name])
     rng = np.random.default_rng(3)
-    one, other = (make_worlds(settings, seed=7) for _ in range(2))
+    one, other = (make_worlds(settings, seed=7, gamma=0.99) for _ in range(2))
     assert one.gives_state
     one.reset()
     for _ in range(43):
@@ -89,7 +89,7 @@ def assert_saved_alike(one, other):
 def test_a_walker_whose_world_outlives_its_episodes_goes_on_too():
     pytest.importorskip("Box2D")
     settings = WorldSettings(env="BipedalWalker-v3", max_episode_steps=60)
-    one, other = (make_worlds(settings, seed=1) for _ in range(2))
+    one, other = (make_worlds(settings, seed=1, gamma=0.99) for _ in range(2))
     rng = np.random.default_rng(0)
     one.reset()
     for _ in range(200):
@@ -104,7 +104,7 @@ def test_a_walker_whose_world_outlives_its_episodes_goes_on_too():
 
 def test_saving_changes_nothing_and_worlds_can_go_back():
     settings = WorldSettings(num_envs=2, normalise_obs=True, normalise_reward=True, frame_stack=2)
-    worlds = make_worlds(settings, seed=1)
+    worlds = make_worlds(settings, seed=1, gamma=0.99)
     rng = np.random.default_rng(0)
     worlds.reset()
     for _ in range(20):
@@ -136,7 +136,7 @@ def test_seeds_copies_and_episodes_all_differ():
 )
 def test_an_environment_that_does_not_repeat_itself_is_told(env, vector):
     settings = WorldSettings(env=f"{FILE}:{env}-v0", vector=vector, num_envs=2, step_timeout=600)
-    worlds = make_worlds(settings, seed=0)
+    worlds = make_worlds(settings, seed=0, gamma=0.99)
     worlds.reset()
     worlds.step(np.zeros(2, np.int64))
     saved = worlds.state()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from envs.strange_envs import Counting
 from plaudit.envs.make import make_worlds
 from plaudit.envs.native import Native
-from plaudit.envs.normalise import Normalised, ReturnScale, Statistics
+from plaudit.envs.normalise import Normalised, ReturnScale
 from plaudit.envs.settings import WorldSettings
+from plaudit.envs.statistics import Statistics
 from plaudit.records.errors import UserError
 
 FILE = str(Path(__file__).with_name("strange_envs.py"))
@@ -75,7 +76,7 @@ def oracle(raw_obs, raw, gamma):
 
 def test_worlds_are_scaled_as_reckoned_anew():
     plain = DRAWING.model_copy(update={"normalise_obs": False, "normalise_reward": False})
-    raw, worlds = (make_worlds(settings, seed=2) for settings in (plain, DRAWING))
+    raw, worlds = (make_worlds(settings, seed=2, gamma=0.99) for settings in (plain, DRAWING))
     rng = np.random.default_rng(0)
     first, obs = raw.reset(), worlds.reset()
     steps, found = [], [(obs, None, None)]
@@ -135,7 +136,7 @@ def test_all_kinds_of_vector_count_alike():
 
 
 def test_evaluation_uses_copies_that_stay_and_raw_rewards():
-    training = make_worlds(DRAWING, seed=0)
+    training = make_worlds(DRAWING, seed=0, gamma=0.99)
     training.reset()
     rng = np.random.default_rng(0)
     for _ in range(30):
@@ -143,7 +144,7 @@ def test_evaluation_uses_copies_that_stay_and_raw_rewards():
     evaluation = make_worlds(DRAWING, seed=1, num_envs=2, training=False)
     plain = DRAWING.model_copy(update={"normalise_obs": False})
     raw = make_worlds(plain, seed=1, num_envs=2, training=False)
-    evaluation.copy_statistics(training.statistics)
+    evaluation.statistics.copy_from(training.statistics)
     before = training.statistics.mean.copy(), training.statistics.var.copy()
     obs, seen = evaluation.reset(), raw.reset()
     begin = evaluation.state()
@@ -157,7 +158,7 @@ def test_evaluation_uses_copies_that_stay_and_raw_rewards():
     assert np.array_equal(evaluation.statistics.var, before[1])
     # Going back to the beginning keeps the newer statistics that were copied since.
     training.statistics.update(np.full((1, 3), 5.0), np.ones(1, bool))
-    evaluation.copy_statistics(training.statistics)
+    evaluation.statistics.copy_from(training.statistics)
     assert np.array_equal(evaluation.restore(begin), training.statistics.apply(raw_first()))
     for worlds in (training, evaluation, raw):
         worlds.close()
@@ -189,11 +190,11 @@ def test_images_are_not_normalised_twice():
         make_worlds(settings, seed=0)
 
 
-def test_gamma_is_that_of_the_algorithm():
-    class Taught(WorldSettings):
-        gamma: float = 0.5
-        """Discount."""
-
-    worlds = make_worlds(Taught(normalise_reward=True), seed=0)
+def test_the_discount_of_scaled_returns_is_the_callers():
+    settings = WorldSettings(normalise_reward=True)
+    worlds = make_worlds(settings, seed=0, gamma=0.5)
     assert worlds.return_scale.gamma == 0.5
     worlds.close()
+    with pytest.raises(ValueError, match="give make_worlds gamma"):
+        make_worlds(settings, seed=0)
+    make_worlds(settings, seed=0, training=False).close()  # scales no rewards

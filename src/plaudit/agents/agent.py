@@ -32,7 +32,7 @@ from plaudit.records.files import read_json, write_json
 from plaudit.records.state import Saved
 
 if TYPE_CHECKING:
-    from plaudit.envs.normalise import Statistics
+    from plaudit.envs.statistics import Statistics
 
 FACTS, ARRAYS = "agent.json", "model.safetensors"
 FORMAT = 1
@@ -128,7 +128,8 @@ class Agent:
     def copy_statistics(self, worlds: Worlds) -> None:
         """Lets worlds prepare observations as this agent is used to."""
         if self.statistics is not None:
-            worlds.copy_statistics(self.statistics)  # type: ignore[attr-defined]
+            assert worlds.statistics is not None, "their settings normalise observations"
+            worlds.statistics.copy_from(self.statistics)
 
     def evaluate(
         self, num_episodes: int = 100, *, seed: int | None = None, deterministic: bool = True
@@ -175,7 +176,7 @@ class Agent:
         policy.load_arrays(_below(arrays, "policy/"))
         statistics = None
         if facts["normalised"]:
-            from plaudit.envs.normalise import Statistics
+            from plaudit.envs.statistics import Statistics
 
             statistics = Statistics.from_saved((_below(arrays, "statistics/"), {}))
         return cls(facts["algorithm"], WorldSettings(**facts["settings"]), policy, statistics)

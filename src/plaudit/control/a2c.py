@@ -72,14 +72,14 @@ class A2CConfig(Loop):
 def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by A2C, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
     optimiser = FlatRMSprop(
         [*policy.parameters(), *critic.parameters()], lr=config.lr, eps=config.eps
     )
-    agent = Agent("a2c", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("a2c", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

@@ -115,7 +115,7 @@ class Worker:
     def __init__(self, config: A3CConfig, shared: Shared, index: int) -> None:
         seed = np.random.SeedSequence([config.seed, 2, index, shared.start])
         self._config, self._shared, self._index = config, shared, index
-        self.worlds = make_worlds(config, seed=int(seed.generate_state(1)[0]))
+        self.worlds = make_worlds(config, seed=int(seed.generate_state(1)[0]), gamma=config.gamma)
         self.draws = SeededGenerator(config.seed, 3 + index + config.num_workers * shared.start)
         self.policy, self.critic = nets(config, self.worlds, np.random.default_rng(0))
         self._params = [*self.policy.parameters(), *self.critic.parameters()]
@@ -332,15 +332,17 @@ def _why(code: int | None) -> str:
 
 def a3c(config: A3CConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by A3C, from the beginning or from what was saved."""
-    worlds = make_worlds(config, seed=config.seed, num_envs=1)  # only to learn the spaces
+    worlds = make_worlds(
+        config, seed=config.seed, num_envs=1, gamma=config.gamma
+    )  # only to learn the spaces
     policy, critic = nets(config, worlds, SeededGenerator(config.seed, 0).rng)
-    statistics = getattr(worlds, "statistics", None)
+    statistics = worlds.statistics
     worlds.close()
     params = [*policy.parameters(), *critic.parameters()]
     shared = Shared(params, config.num_workers, config.steps)
     alone = None if config.num_workers > 1 else Alone(Worker(config, shared, 0))
     if alone is not None:
-        statistics = getattr(alone.worker.worlds, "statistics", None)
+        statistics = alone.worker.worlds.statistics
     agent = Agent("a3c", config, policy, statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     parts: dict[str, Savable] = {} if alone is None else {"alone": alone}

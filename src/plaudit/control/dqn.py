@@ -54,13 +54,13 @@ class DQNConfig(QLearning):
 def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by DQN, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     specs = worlds.obs_spec, worlds.action_spec
     policy = greedy(*specs, rng=weights.rng, hidden=config.hidden, head=HEADS[config.net])
     slow = Slow(policy, every=config.target_every, tau=config.tau)
     optimiser = FlatAdam(policy.parameters(), lr=config.lr)
     replay = new_replay(config, worlds)
-    agent = Agent("dqn", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("dqn", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

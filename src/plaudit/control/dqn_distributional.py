@@ -54,7 +54,7 @@ def dqn_distributional(
 ) -> Iterator[Event]:
     """Trains an agent by distributional DQN, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     specs = worlds.obs_spec, worlds.action_spec
     policy = greedy(*specs, rng=weights.rng, hidden=config.hidden)
     net = quantile_net(policy, config.num_quantiles, weights.rng)
@@ -62,7 +62,7 @@ def dqn_distributional(
     slow = Slow(net, every=config.target_every, tau=config.tau)
     optimiser = FlatAdam(net.parameters(), lr=config.lr)
     replay = new_replay(config, worlds)
-    agent = Agent("dqn_distributional", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("dqn_distributional", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

@@ -90,12 +90,12 @@ class PPOConfig(Loop):
 def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by PPO, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
-    agent = Agent("ppo", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("ppo", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

@@ -111,13 +111,13 @@ class Penalty:
 def ppo_kl(config: PPOKLConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by PPO with a KL penalty, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     penalty = Penalty(config.kl_coef, config.kl_target)
-    agent = Agent("ppo_kl", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("ppo_kl", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

@@ -85,7 +85,7 @@ class RecurrentPPOConfig(Loop):
 def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by recurrent PPO, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     shape: dict[str, Any] = {
         "num_hidden": config.memory,
         "hidden": config.hidden,
@@ -96,7 +96,7 @@ def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Ite
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     # What each has in mind when the next rollout begins.
     of_actor, of_critic = policy.net.memory(config.num_envs), critic.memory(config.num_envs)
-    agent = Agent("ppo_recurrent", config, cast(Any, policy), getattr(worlds, "statistics", None))
+    agent = Agent("ppo_recurrent", config, cast(Any, policy), worlds.statistics)
 
     def judged_afresh(judging: Any) -> None:
         policy.begin()
@@ -150,6 +150,7 @@ class Telling:
         self._worlds, self._memory = worlds, memory
         self.num_envs, self.gives_state = worlds.num_envs, worlds.gives_state
         self.obs_spec, self.action_spec = worlds.obs_spec, worlds.action_spec
+        self.statistics = worlds.statistics
         self.reset, self.close = worlds.reset, worlds.close
         self.state, self.restore = worlds.state, worlds.restore
 

@@ -96,7 +96,7 @@ class Moves:
 def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by Q actor-critic, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     _only_discrete(config.env, worlds.action_spec)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
@@ -105,7 +105,7 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
     )
     actor_adam = FlatAdam(policy.parameters(), lr=config.lr)
     critic_adam = FlatAdam(critic.parameters(), lr=config.critic_lr)
-    agent = Agent("qac", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("qac", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     obs = worlds.reset()
     pending = Pending(policy.act(obs, draws.rng))

@@ -64,13 +64,13 @@ class REINFORCEConfig(Loop):
 def reinforce(config: REINFORCEConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by REINFORCE, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
     critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
     actor_adam = FlatAdam(policy.parameters(), lr=config.lr)
     critic_adam = FlatAdam(critic.parameters(), lr=config.value_lr)
-    agent = Agent("reinforce", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("reinforce", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent,

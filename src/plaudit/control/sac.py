@@ -213,11 +213,11 @@ def soft_target(batch: Batch, next_q: F32, next_logp: F32, alpha: float) -> F32:
 def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by SAC, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds, n=config.n_step)
-    agent = Agent("sac", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("sac", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch

@@ -176,11 +176,11 @@ def of_logits(q: F32, logp: F32, value: F32, alpha: float) -> F32:
 def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by SAC for choices, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds)
-    agent = Agent("sac_discrete", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("sac_discrete", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch

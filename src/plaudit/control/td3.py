@@ -162,11 +162,11 @@ def smoothed(action: F32, noise: F32, *, std: float, clip: float) -> F32:
 def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
     """Trains an agent by TD3, from the beginning or from what was saved."""
     weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed)
+    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
     learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
     policy, rng = learner.policy, draws.rng
     replay = uniform_replay(config, worlds, n=config.n_step)
-    agent = Agent("td3", config, policy, getattr(worlds, "statistics", None))
+    agent = Agent("td3", config, policy, worlds.statistics)
     watch = Watch(config, agent.batch(), agent.copy_statistics)
     keeper = Parts(
         agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch

@@ -43,12 +43,18 @@ lunar lander makes a world for each.)"""
 
 
 def make_worlds(
-    settings: WorldSettings, *, seed: int, num_envs: int | None = None, training: bool = True
+    settings: WorldSettings,
+    *,
+    seed: int,
+    num_envs: int | None = None,
+    training: bool = True,
+    gamma: float | None = None,
 ) -> Worlds:
     """Copies of the world that `settings` name, each episode with a seed that follows from `seed`.
 
     For evaluation (`training` false) observations are normalised by statistics that are copied and
-    not updated, and rewards stay as they are. Raises UserError: no such environment, a library that
+    not updated, and rewards stay as they are; where they are scaled, `gamma` discounts the return
+    whose deviation they are divided by. Raises UserError: no such environment, a library that
     it needs is missing, options that it does not know, or spaces that cannot be learned in.
     """
     num_envs = settings.num_envs if num_envs is None else num_envs
@@ -56,31 +62,29 @@ def make_worlds(
     worlds = make[_vector_kind(settings)](settings, seed=seed, num_envs=num_envs)
     if settings.frame_stack > 1:
         worlds = Stacked(worlds, settings.frame_stack)
-    return _normalised(settings, worlds, training)
+    return _normalised(settings, worlds, training, gamma)
 
 
-def _normalised(settings: WorldSettings, worlds: Worlds, training: bool) -> Worlds:
+def _normalised(
+    settings: WorldSettings, worlds: Worlds, training: bool, gamma: float | None
+) -> Worlds:
     """The worlds with the scaling that `settings` ask for."""
     scales_reward = settings.normalise_reward and training
     if not (settings.normalise_obs or scales_reward):
         return worlds
-    from plaudit.envs.normalise import (  # it loads numba
-        Normalised,
-        ReturnScale,
-        Statistics,
-        kept_columns,
-    )
+    from plaudit.envs.normalise import Normalised, ReturnScale, kept_columns  # they load numba
+    from plaudit.envs.statistics import Statistics
 
-    gamma = getattr(settings, "gamma", 0.99)  # every algorithm's config has one
-    spec, statistics = worlds.obs_spec, None
+    spec, statistics, return_scale = worlds.obs_spec, None, None
     if settings.normalise_obs:
         statistics = Statistics(prod(spec.shape), kept_columns(spec))
-    return Normalised(
-        worlds,
-        statistics=statistics,
-        return_scale=ReturnScale(worlds.num_envs, gamma) if scales_reward else None,
-        frozen=not training,
-    )
+    if scales_reward:
+        if gamma is None:
+            raise ValueError(
+                "normalise_reward scales by the discounted return: give make_worlds gamma"
+            )
+        return_scale = ReturnScale(worlds.num_envs, gamma)
+    return Normalised(worlds, statistics=statistics, return_scale=return_scale, frozen=not training)
 
 
 def make_sync(settings: WorldSettings, *, seed: int, num_envs: int) -> Worlds:

@@ -34,6 +34,7 @@ class Native:
     """Worlds that are one Gymnasium VectorEnv."""
 
     gives_state = False
+    statistics = None
 
     def __init__(
         self, env: Any, *, name: str, seed: int, timeout: float, heeds_masks: bool = True

@@ -81,6 +81,7 @@ class Processes:
     """Worlds in processes of their own."""
 
     gives_state = True
+    statistics = None
 
     def __init__(
         self,

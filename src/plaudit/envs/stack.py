@@ -66,7 +66,7 @@ class Stacked:
     def __init__(self, worlds: Worlds, num_frames: int) -> None:
         self.worlds, self.num_frames = worlds, num_frames
         self.num_envs, self.action_spec = worlds.num_envs, worlds.action_spec
-        self.gives_state = worlds.gives_state
+        self.gives_state, self.statistics = worlds.gives_state, worlds.statistics
         self.obs_spec = stacked_spec(worlds.obs_spec, num_frames)
         self._segments = _segments(worlds.obs_spec)
         self._num_barred = worlds.obs_spec.num_barred

@@ -23,6 +23,7 @@ class Sync:
     """Worlds in this process; a new episode begins in the step that ends the one before."""
 
     gives_state = True
+    statistics = None
 
     def __init__(
         self, copies: Sequence[Copy], obs: ObsCodec, actions: ActionCodec, *, timeout: float

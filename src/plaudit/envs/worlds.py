@@ -9,13 +9,16 @@ Gymnasium's next-step autoreset the step after an episode's end only resets.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plaudit.records.spaces import ActionSpec, ObsSpec
 from plaudit.records.state import Saved
+
+if TYPE_CHECKING:
+    from plaudit.envs.statistics import Statistics  # it loads numba
 
 Array = NDArray[Any]
 
@@ -61,6 +64,11 @@ class Worlds(Protocol):
     action_spec: ActionSpec
     gives_state: bool
     """True where `restore` continues bit for bit; else episodes under way begin anew."""
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What observations are scaled by; none where they are as the world gives them."""
+        ...
 
     def reset(self) -> Array:
         """Begins an episode in every copy; observations [B, ...]."""

@@ -53,6 +53,7 @@ class _Noting:
     def __init__(self, worlds: Worlds) -> None:
         self._worlds = worlds
         self.num_envs, self.gives_state = worlds.num_envs, worlds.gives_state
+        self.statistics = worlds.statistics
         self.obs_spec: ObsSpec = worlds.obs_spec
         self.action_spec: ActionSpec = worlds.action_spec
         self.cut: list[tuple[Episode, bool]] = []
@@ -95,7 +96,7 @@ def judge(
         )
     )
     try:
-        agent.copy_statistics(worlds._worlds)
+        agent.copy_statistics(worlds)
         episodes = play(worlds, agent.batch(rng), worlds.reset(), num_episodes)
     finally:
         worlds.close()
