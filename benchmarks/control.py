@@ -107,7 +107,7 @@ def train_ours(task: Task, steps: int, seed: int) -> Trained:
     config = kind(env=task.env, steps=steps, seed=seed, eval_every=0, **task.ours)
     last, lines = None, []
     with Clock() as clock:
-        for event in loop(config, None):
+        for event in loop(config):
             if isinstance(event, Checkpoint):
                 last = event
             else:

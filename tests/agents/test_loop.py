@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plaudit.agents.evaluation import Evaluator, play, summary
-from plaudit.agents.loop import Loop, Watch
+from plaudit.agents.loop import Loop, Monitor
 from plaudit.envs.settings import WorldSettings
 from plaudit.envs.worlds import Episode, Transition
 from plaudit.records.events import Checkpoint, Evaluation, Step
@@ -68,17 +68,17 @@ def test_the_same_episodes_are_played_each_time():
     other.close()
 
 
-# --- the watch
+# --- the monitor
 
 
 def walk(config: Loop, round_steps: int, **keys: Any) -> list[tuple[str, int]]:
-    """What a watch says, as (event, step), for rounds of so many steps."""
-    watch = Watch(config, lambda obs: np.zeros(len(obs), np.int64), lambda worlds: None)
+    """What a monitor says, as (event, step), for rounds of so many steps."""
+    monitor = Monitor(config, lambda obs: np.zeros(len(obs), np.int64), lambda worlds: None)
     said = []
-    while not watch.finished:
-        watch.count(round_steps, [])
-        said += [(type(event).__name__, event.step) for event in watch.say(Parts())]
-    return [*said, (type(watch.done()).__name__, watch.done().step)]
+    while not monitor.finished:
+        monitor.count(round_steps, [])
+        said += [(type(event).__name__, event.step) for event in monitor.events(Parts())]
+    return [*said, (type(monitor.done()).__name__, monitor.done().step)]
 
 
 def test_what_is_due_is_said_once_it_is_passed():
@@ -92,50 +92,50 @@ def test_what_is_due_is_said_once_it_is_passed():
 
 def test_checkpoints_are_due_where_the_config_says_and_at_the_end():
     config = Loop(steps=100, save_every=40, eval_every=0)
-    watch = Watch(config, lambda obs: obs, lambda worlds: None)
+    monitor = Monitor(config, lambda obs: obs, lambda worlds: None)
     due = []
-    while not watch.finished:
-        watch.count(10, [])
-        due += [e.step for e in watch.say(Parts()) if isinstance(e, Checkpoint) and e.due]
+    while not monitor.finished:
+        monitor.count(10, [])
+        due += [e.step for e in monitor.events(Parts()) if isinstance(e, Checkpoint) and e.due]
     assert due == [40, 80, 100]
 
 
 def test_metrics_are_averaged_between_two_lines():
-    watch = Watch(Loop(steps=100, log_every=20, eval_every=0), lambda obs: obs, lambda w: None)
-    watch.count(10, [Episode(0, 4.0, 10)])
-    watch.add({"loss/policy": 1.0})
-    assert not [e for e in watch.say(Parts()) if isinstance(e, Step)]
-    watch.count(10, [Episode(1, 8.0, 20), Episode(0, 9.0, 30)])
-    watch.add({"loss/policy": 2.0})
-    (step,) = [event for event in watch.say(Parts()) if isinstance(event, Step)]
+    monitor = Monitor(Loop(steps=100, log_every=20, eval_every=0), lambda obs: obs, lambda w: None)
+    monitor.count(10, [Episode(0, 4.0, 10)])
+    monitor.add({"loss/policy": 1.0})
+    assert not [e for e in monitor.events(Parts()) if isinstance(e, Step)]
+    monitor.count(10, [Episode(1, 8.0, 20), Episode(0, 9.0, 30)])
+    monitor.add({"loss/policy": 2.0})
+    (step,) = [event for event in monitor.events(Parts()) if isinstance(event, Step)]
     assert step.metrics == {"rollout/return": 7.0, "rollout/length": 20.0, "loss/policy": 1.5}
-    watch.count(20, [])
-    (step,) = [event for event in watch.say(Parts()) if isinstance(event, Step)]
+    monitor.count(20, [])
+    (step,) = [event for event in monitor.events(Parts()) if isinstance(event, Step)]
     assert step.metrics == {}
 
 
 def test_the_best_evaluation_is_marked_and_equals_count():
     returns = iter([1.0, 3.0, 2.0, 3.0])
     config = Loop(steps=40, eval_every=10, eval_episodes=2)
-    watch = Watch(config, lambda obs: obs, lambda worlds: None)
-    watch._evaluator = lambda act, copy: {"eval/return": next(returns)}  # type: ignore[assignment]
+    monitor = Monitor(config, lambda obs: obs, lambda worlds: None)
+    monitor._evaluator = lambda act, copy: {"eval/return": next(returns)}  # type: ignore[assignment]
     best = []
-    while not watch.finished:
-        watch.count(10, [])
-        best += [e.best for e in watch.say(Parts()) if isinstance(e, Checkpoint)]
+    while not monitor.finished:
+        monitor.count(10, [])
+        best += [e.best for e in monitor.events(Parts()) if isinstance(e, Checkpoint)]
     assert best == [True, True, False, True]
-    assert watch.done().metrics == {"eval/best": 3.0}
+    assert monitor.done().metrics == {"eval/best": 3.0}
 
 
-def test_a_watch_goes_on_from_where_it_was_saved():
-    def make() -> Watch:
-        return Watch(Loop(steps=100, log_every=30, eval_every=0), lambda obs: obs, lambda w: None)
+def test_a_monitor_goes_on_from_where_it_was_saved():
+    def make() -> Monitor:
+        return Monitor(Loop(steps=100, log_every=30, eval_every=0), lambda obs: obs, lambda w: None)
 
-    def go(watch: Watch, rounds: int) -> list[Any]:
+    def go(monitor: Monitor, rounds: int) -> list[Any]:
         said: list[Any] = []
         for _ in range(rounds):
-            watch.count(10, [Episode(0, float(watch.step), 1)])
-            said += [e for e in watch.say(Parts()) if not isinstance(e, Checkpoint)]
+            monitor.count(10, [Episode(0, float(monitor.step), 1)])
+            said += [e for e in monitor.events(Parts()) if not isinstance(e, Checkpoint)]
         return said
 
     whole, first, second = make(), make(), make()
@@ -145,18 +145,18 @@ def test_a_watch_goes_on_from_where_it_was_saved():
     assert said + go(second, 6) == expected
 
 
-def test_left_falls_from_one_to_zero():
-    watch = Watch(Loop(steps=10, eval_every=0), lambda obs: obs, lambda worlds: None)
-    assert watch.left == 1.0
-    watch.count(4, [])
-    assert watch.left == pytest.approx(0.6)
-    watch.count(8, [])
-    assert watch.left == 0.0
+def test_the_remaining_share_falls_from_one_to_zero():
+    monitor = Monitor(Loop(steps=10, eval_every=0), lambda obs: obs, lambda worlds: None)
+    assert monitor.remaining == 1.0
+    monitor.count(4, [])
+    assert monitor.remaining == pytest.approx(0.6)
+    monitor.count(8, [])
+    assert monitor.remaining == 0.0
 
 
 def test_evaluations_are_of_whole_episodes():
     config = Loop(env="CartPole-v1", steps=20, eval_every=10, eval_episodes=4, seed=1)
-    watch = Watch(config, lambda obs: np.ones(len(obs), np.int64), lambda worlds: None)
-    watch.count(10, [])
-    (said,) = [event for event in watch.say(Parts()) if isinstance(event, Evaluation)]
+    monitor = Monitor(config, lambda obs: np.ones(len(obs), np.int64), lambda worlds: None)
+    monitor.count(10, [])
+    (said,) = [event for event in monitor.events(Parts()) if isinstance(event, Evaluation)]
     assert 8 <= said.metrics["eval/return"] <= 11  # pushing one way: 8 to 10 steps

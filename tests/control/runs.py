@@ -46,7 +46,7 @@ def assert_goes_on(loop: Algorithm, config: Loop, stops: tuple[int, ...] = (0, 2
     whole = checkpoints(loop(config))
     for stop in stops:
         step, saved = whole[stop]
-        resumed = checkpoints(loop(config, saved))
+        resumed = checkpoints(loop(config, saved=saved))
         assert [at for at, _ in resumed] == [at for at, _ in whole if at > step]
         assert_same(resumed[-1][1], whole[-1][1])
 

@@ -80,7 +80,7 @@ def test_counts_end_the_run_and_go_on_where_it_was_saved():
     shared, _ = shared_of(2)
     shared.count(0, 30)
     shared.count(1, 50)
-    assert (shared.step, shared.left, shared.finished) == (80, pytest.approx(0.2), False)
+    assert (shared.step, shared.remaining, shared.finished) == (80, pytest.approx(0.2), False)
     again, _ = shared_of(2)
     again.restore(shared.state())
     assert again.step == 80
@@ -163,7 +163,7 @@ def test_two_workers_learn_and_go_on_from_what_was_saved():
     assert not multiprocessing.active_children()
 
     longer = config.model_copy(update={"steps": 31_000})
-    resumed = a3c(longer, saved)
+    resumed = a3c(longer, saved=saved)
     steps = [event.step for event in resumed if isinstance(event, Checkpoint)]
     assert steps == sorted(steps)
     assert events[-1].step <= steps[0] < 31_000 <= steps[-1] <= 31_000 + 2 * 16

@@ -298,7 +298,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(keys):
     assert [step for step, _ in whole] == list(range(128, 1025, 128))
     for stop in (0, 3, 6):
         step, saved = whole[stop]
-        resumed = checkpoints(ppo(config, saved))
+        resumed = checkpoints(ppo(config, saved=saved))
         assert [at for at, _ in resumed] == [at for at, _ in whole if at > step]
         assert_same(resumed[-1][1], whole[-1][1])
 

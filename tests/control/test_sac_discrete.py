@@ -177,7 +177,7 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(num_envs):
         if isinstance(event, Checkpoint) and event.step >= 132:
             saved = event.state()
             break
-    again = list(sac_discrete(config, saved))
+    again = list(sac_discrete(config, saved=saved))
     said = [event for event in again if not isinstance(event, Checkpoint)]
     assert said == [e for e in events if not isinstance(e, Checkpoint)][-len(said) :]
     (arrays, facts), (expected, facts_expected) = finished(again), finished(events)

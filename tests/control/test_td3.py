@@ -109,7 +109,7 @@ def test_going_on_from_a_checkpoint_is_bit_for_bit(num_envs):
         if isinstance(event, Checkpoint) and event.step >= 101:
             saved = event.state()
             break
-    again = list(td3(config, saved))
+    again = list(td3(config, saved=saved))
     said = [event for event in again if not isinstance(event, Checkpoint)]
     assert said == [e for e in events if not isinstance(e, Checkpoint)][-len(said) :]
     (arrays, facts), (expected, facts_expected) = finished(again), finished(events)

@@ -1,7 +1,7 @@
 """What every control loop shares: its length, when it looks up from its work, and how it is saved.
 
-A loop is a generator `algorithm(config, saved=None)` of events. It counts environment steps of all
-copies together. `Watch` says `Step`, `Evaluation` and `Checkpoint` at their times; everything that
+A loop is a generator `algorithm(config, *, worlds, reward, saved)` of events. It counts environment steps of all
+copies together. `Monitor` says `Step`, `Evaluation` and `Checkpoint` at their times; everything that
 the loop draws or remembers is in its `Parts`, so that a saved loop goes on bit for bit.
 """
 
@@ -62,7 +62,7 @@ class Weights:
         load_arrays(self._module, saved[0])
 
 
-class Watch:
+class Monitor:
     """Counts the steps of a loop, and says what is due after each of its rounds.
 
     Metrics are averaged over the rounds between two lines of the log. The counter, the sums and the
@@ -83,10 +83,10 @@ class Watch:
         self._act, self._copy_statistics = act, copy_statistics
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._said = 0
+        self._reported = 0
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Share of the run that is still to come, from 1 to 0: what schedules fall with."""
         return max(0.0, 1.0 - self.step / self.total)
 
@@ -100,6 +100,8 @@ class Watch:
         self.step += steps
         for episode in episodes:
             self.add({"rollout/return": episode.ret, "rollout/length": episode.length})
+            if episode.given_ret is not None:
+                self.add({"rollout/given_return": episode.given_ret})
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Numbers of this round, for the next line of the log."""
@@ -108,9 +110,9 @@ class Watch:
             sums[name] = sums.get(name, 0.0) + value
             counts[name] = counts.get(name, 0) + 1
 
-    def say(self, keeper: Parts) -> Iterator[Event]:
+    def events(self, parts: Parts) -> Iterator[Event]:
         """What has come due since the loop last asked; its last event is always a `Checkpoint`."""
-        before, self._said = self._said, self.step
+        before, self._reported = self._reported, self.step
         if self._crossed(self._log_every, before) or self.finished:
             means = {name: total / self._counts[name] for name, total in self._sums.items()}
             self._sums, self._counts = {}, {}
@@ -122,7 +124,7 @@ class Watch:
             self.best = max(self.best, metrics["eval/return"])
             yield Evaluation(self.step, metrics)
         due = self._crossed(self._save_every, before) or self.finished
-        yield Checkpoint(self.step, keeper.state, due=due, best=best)
+        yield Checkpoint(self.step, parts.state, due=due, best=best)
 
     def done(self) -> Done:
         """The loop's last word."""
@@ -144,6 +146,6 @@ class Watch:
     def restore(self, saved: Saved) -> None:
         """Goes on counting from there."""
         facts = saved[1]
-        self.step = self._said = facts["step"]
+        self.step = self._reported = facts["step"]
         self.best = -np.inf if facts["best"] is None else facts["best"]
         self._sums, self._counts = dict(facts["sums"]), dict(facts["counts"])

@@ -13,14 +13,14 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.loop import Loop, Watch
+from plaudit.agents.loop import Loop
+from plaudit.agents.training import Training
 from plaudit.envs.replay import Replay
 from plaudit.envs.worlds import Worlds
 from plaudit.nets.mlp_kernels import F32
 from plaudit.nets.optim import FlatAdam
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved
 
 Array = NDArray[Any]
 
@@ -50,20 +50,6 @@ def uniform_replay(config: OffPolicy, worlds: Worlds, *, n: int = 1) -> Replay:
     return Replay(config.buffer_size, *specs, gamma=config.gamma, n=n)
 
 
-def beginning(worlds: Worlds, replay: Replay, keeper: Parts, saved: Saved | None) -> Array:
-    """The observations [B, ...] that the loop acts on first; all parts restored from `saved`.
-
-    Where the worlds cannot go on exactly, the replay learns that their episodes were cut off.
-    """
-    if saved is None:
-        return worlds.reset()
-    keeper.restore(saved)
-    if not worlds.gives_state:
-        replay.cut()
-    obs: Array = keeper.restored["worlds"]
-    return obs
-
-
 def descend(optimiser: FlatAdam, back: Callable[[F32], None], grad: F32) -> None:
     """One gradient step on a loss whose gradient in a net's outputs is `grad`.
 
@@ -85,13 +71,11 @@ def check_finite(metrics: Mapping[str, float], step: int) -> None:
 
 
 def act_and_learn(
+    training: Training,
     config: OffPolicy,
     obs: Array,
-    *,
-    worlds: Worlds,
     replay: Replay,
-    watch: Watch,
-    keeper: Parts,
+    *,
     explore: Callable[[Array], Array],
     learn: Callable[[], Mapping[str, float]],
     to_world: Callable[[Array], Array] = lambda action: action,
@@ -102,17 +86,21 @@ def act_and_learn(
     `learn()` takes one gradient step and gives its metrics. A vector step of 8 copies is 8 steps:
     with `train_every` 4 it is followed by two rounds of updates.
     """
-    while not watch.finished:
-        before = watch.step
+    worlds, monitor = training.worlds, training.monitor
+    if training.lost_episodes:
+        replay.cut()
+    while not monitor.finished:
+        before = monitor.step
         action = explore(obs)
         moved = worlds.step(to_world(action))
         replay.add(obs, action, moved)
         obs = moved.obs
-        watch.count(int(moved.mask.sum()), moved.episodes)
-        if watch.step > config.learning_starts:
-            rounds = watch.step // config.train_every - before // config.train_every
+        monitor.count(int(moved.mask.sum()), moved.episodes)
+        if monitor.step > config.learning_starts:
+            rounds = monitor.step // config.train_every - before // config.train_every
             for _ in range(rounds * config.gradient_steps):
                 metrics = learn()
-                check_finite(metrics, watch.step)
-                watch.add(metrics)
-        yield from watch.say(keeper)
+                check_finite(metrics, monitor.step)
+                monitor.add(metrics)
+        yield from monitor.events(training.parts)
+    yield training.end()

@@ -109,15 +109,6 @@ def batch_of(steps: Steps, adv: Tensor, ret: Tensor) -> Batch:
     return Batch(*(column[steps.mask] for column in columns))
 
 
-def explained_variance(batch: Batch) -> float:
-    """1 − Var(R − V) / Var(R): the share of the returns' variance that the critic foresaw; 0 where
-    all returns are equal."""
-    spread = batch.ret.var(correction=0)
-    if spread == 0:
-        return 0.0
-    return float(1 - (batch.ret - batch.value).var(correction=0) / spread)
-
-
 def descend(
     optimiser: FlatAdam | FlatRMSprop, back: Callable[[], object], max_norm: float
 ) -> float:

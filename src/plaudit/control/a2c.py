@@ -20,17 +20,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from plaudit.agents.actor_critic import objective
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import Schedule, descend, scheduled
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.control_nets import network
 from plaudit.nets.optim import FlatRMSprop
 from plaudit.nets.policies import actor
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 
 class A2CConfig(Loop):
@@ -69,39 +69,32 @@ class A2CConfig(Loop):
     activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
 
 
-def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
+def a2c(
+    config: A2CConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by A2C, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
+    training = Training("a2c", config, worlds, reward, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
-    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    policy = actor(training.obs_spec, training.action_spec, rng=training.init_rng, **shape)
+    critic = network(training.obs_spec, 1, rng=training.init_rng, gain_out=1.0, **shape)
     optimiser = FlatRMSprop(
         [*policy.parameters(), *critic.parameters()], lr=config.lr, eps=config.eps
     )
-    agent = Agent("a2c", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent,
-        critic=Weights(critic),
-        optimiser=optimiser,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
-    )
-    obs = worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
+    obs = training.begin(policy, saved, critic=Weights(critic), optimiser=optimiser)
+    monitor = training.monitor
 
     def act(obs: Array) -> Array:
-        return policy.act(obs, draws.rng)
+        return policy.act(obs, training.rng)
 
-    while not watch.finished:
-        optimiser.lr = scheduled(config.lr, config.lr_schedule, watch.left)
-        seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
+    while not monitor.finished:
+        optimiser.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
+        seen = collect(training.worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
-        watch.count(seen.num_steps, seen.episodes)
+        monitor.count(seen.num_steps, seen.episodes)
         numbers, back = objective(
             policy,
             critic,
@@ -112,7 +105,6 @@ def a2c(config: A2CConfig, saved: Saved | None = None) -> Iterator[Event]:
             entropy_coef=config.entropy_coef,
         )
         grad_norm = descend(optimiser, back, config.max_grad_norm)
-        watch.add({**numbers, "grad_norm": grad_norm, "lr": optimiser.lr})
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+        monitor.add({**numbers, "grad_norm": grad_norm, "lr": optimiser.lr})
+        yield from monitor.events(training.parts)
+    yield training.end()

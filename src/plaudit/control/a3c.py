@@ -35,13 +35,14 @@ import torch
 from pydantic import Field, model_validator
 
 from plaudit.agents.actor_critic import objective
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import Schedule, scheduled
+from plaudit.agents.training import watched, worlds_of
 from plaudit.control.shared_weights import Shared
 from plaudit.envs.make import make_worlds
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Episode
+from plaudit.envs.worlds import Episode, Worlds
 from plaudit.nets.control_nets import network
 from plaudit.nets.optim import clip_grad_norm_
 from plaudit.nets.policies import actor
@@ -50,7 +51,7 @@ from plaudit.records.events import Checkpoint, Event
 from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
 
 REPORT_SECONDS = 0.1
-"""A worker tells what it has done about this often; it also learns so that nobody listens."""
+"""A worker tells what it has done about this often; it also learns by this that nobody listens any more."""
 
 PATIENCE = 5.0
 """Seconds that workers have to leave when told to, before they are ended."""
@@ -112,10 +113,9 @@ class Report(NamedTuple):
 class Worker:
     """Acts in its own worlds by a copy of the shared weights, and improves the shared ones."""
 
-    def __init__(self, config: A3CConfig, shared: Shared, index: int) -> None:
-        seed = np.random.SeedSequence([config.seed, 2, index, shared.start])
+    def __init__(self, config: A3CConfig, shared: Shared, index: int, worlds: Worlds) -> None:
         self._config, self._shared, self._index = config, shared, index
-        self.worlds = make_worlds(config, seed=int(seed.generate_state(1)[0]), gamma=config.gamma)
+        self.worlds = worlds
         self.draws = SeededGenerator(config.seed, 3 + index + config.num_workers * shared.start)
         self.policy, self.critic = nets(config, self.worlds, np.random.default_rng(0))
         self._params = [*self.policy.parameters(), *self.critic.parameters()]
@@ -146,13 +146,18 @@ class Worker:
             p.grad = None
         back()
         norm = clip_grad_norm_(self._params, config.max_grad_norm)
-        lr = scheduled(config.lr, config.lr_schedule, shared.left)
+        lr = scheduled(config.lr, config.lr_schedule, shared.remaining)
         shared.descend(self._params, lr)
         shared.count(self._index, seen.num_steps)
         return Report(seen.num_steps, seen.episodes, {**numbers, "grad_norm": norm, "lr": lr})
 
 
-def nets(config: A3CConfig, worlds: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+def seed_of_worker(config: A3CConfig, index: int, start: int) -> int:
+    """The seed of a worker's worlds; a run that goes on from step `start` meets other episodes."""
+    return int(np.random.SeedSequence([config.seed, 2, index, start]).generate_state(1)[0])
+
+
+def nets(config: A3CConfig, worlds: Worlds, rng: np.random.Generator) -> tuple[Any, Any]:
     """Actor and critic."""
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
     policy = actor(worlds.obs_spec, worlds.action_spec, rng=rng, **shape)
@@ -163,7 +168,9 @@ def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> Non
     """The life of a worker's process: rounds until the end, reports now and then."""
     torch.set_num_threads(1)
     try:
-        worker = Worker(config, shared, index)
+        seed = seed_of_worker(config, index, shared.start)
+        worlds = make_worlds(config, seed=seed, gamma=config.gamma)
+        worker = Worker(config, shared, index, worlds)
         reports: list[Report] = []
         told = time.monotonic()
         while not shared.finished:
@@ -211,8 +218,9 @@ class Workforce(Protocol):
 class Alone:
     """One worker in this process."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, worker: Worker, *, lent: bool) -> None:
+        """Worlds that are `lent` are closed by their owner."""
+        self.worker, self._lent = worker, lent
 
     def gather(self) -> list[Report]:
         """One round."""
@@ -223,18 +231,22 @@ class Alone:
         return None
 
     def close(self) -> None:
-        """Ends the worlds."""
-        self.worker.worlds.close()
+        """Ends the worlds that were made here."""
+        if not self._lent:
+            self.worker.worlds.close()
 
     def state(self) -> Saved:
         """The worlds and the generator, side by side."""
-        return Parts(worlds=self.worker.worlds, draws=self.worker.draws).state()
+        return self._parts().state()
 
     def restore(self, saved: Saved) -> None:
         """Goes on from them."""
-        keeper = Parts(worlds=self.worker.worlds, draws=self.worker.draws)
-        keeper.restore(saved)
-        self.worker.obs = keeper.restored["worlds"]
+        parts = self._parts()
+        parts.restore(saved)
+        self.worker.obs = parts.restored["worlds"]
+
+    def _parts(self) -> Parts:
+        return Parts(worlds=self.worker.worlds, draws=self.worker.draws)
 
 
 @contextlib.contextmanager
@@ -330,38 +342,52 @@ def _why(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def a3c(config: A3CConfig, saved: Saved | None = None) -> Iterator[Event]:
-    """Trains an agent by A3C, from the beginning or from what was saved."""
-    worlds = make_worlds(
-        config, seed=config.seed, num_envs=1, gamma=config.gamma
-    )  # only to learn the spaces
-    policy, critic = nets(config, worlds, SeededGenerator(config.seed, 0).rng)
-    statistics = worlds.statistics
-    worlds.close()
+def a3c(
+    config: A3CConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
+    """Trains an agent by A3C, from the beginning or from what was saved.
+
+    Several workers make their worlds themselves, each in its process: `worlds` and `reward` are for
+    one worker.
+    """
+    if config.num_workers > 1 and (worlds is not None or reward is not None):
+        what = "worlds" if worlds is not None else "a reward"
+        raise UserError(
+            f"a3c was given {what} of the caller's, which its {config.num_workers} workers in other"
+            " processes cannot use: set num_workers to 1, or use a2c"
+        )
+    if config.num_workers == 1:
+        seed = seed_of_worker(config, 0, 0)
+        acting = worlds_of(config, worlds, reward, seed=seed, gamma=config.gamma)
+    else:  # only to learn the spaces
+        acting = make_worlds(config, seed=config.seed, num_envs=1)
+        acting.close()
+    policy, critic = nets(config, acting, SeededGenerator(config.seed, 0).rng)
     params = [*policy.parameters(), *critic.parameters()]
     shared = Shared(params, config.num_workers, config.steps)
-    alone = None if config.num_workers > 1 else Alone(Worker(config, shared, 0))
-    if alone is not None:
-        statistics = alone.worker.worlds.statistics
-    agent = Agent("a3c", config, policy, statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    parts: dict[str, Savable] = {} if alone is None else {"alone": alone}
-    keeper = Parts(agent=agent, critic=Weights(critic), shared=shared, watch=watch, **parts)
-    if saved is not None:
-        keeper.restore(saved)
+    parts: dict[str, Savable] = {"critic": Weights(critic), "shared": shared}
+    alone: Alone | None = None
+    if config.num_workers == 1:
+        alone = Alone(Worker(config, shared, 0, acting), lent=worlds is not None)
+        parts["alone"] = alone
+    monitor, kept = watched("a3c", config, policy, acting.statistics, saved, **parts)
 
     crew: Workforce = Crew(config, shared) if alone is None else alone
     try:
-        while not watch.finished:
+        while not monitor.finished:
             for report in crew.gather():
-                watch.count(report.steps, report.episodes)
-                watch.add(report.numbers)
+                monitor.count(report.steps, report.episodes)
+                monitor.add(report.numbers)
             shared.give(params)
             fault = crew.fault()
             if fault is not None:
-                yield Checkpoint(watch.step, keeper.state, due=True)
+                yield Checkpoint(monitor.step, kept.state, due=True)
                 raise UserError(fault)
-            yield from watch.say(keeper)
+            yield from monitor.events(kept)
     finally:
         crew.close()
-    yield watch.done()
+    yield monitor.done()

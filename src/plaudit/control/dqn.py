@@ -23,19 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Watch
-from plaudit.agents.off_policy import act_and_learn, beginning
+from plaudit.agents.off_policy import act_and_learn
 from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
 from plaudit.agents.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
 from plaudit.envs.replay import Batch
 from plaudit.envs.replay_prioritised import PrioritisedReplay
+from plaudit.envs.rewarded import StepReward
+from plaudit.envs.worlds import Worlds
 from plaudit.nets.actions import Greedy
 from plaudit.nets.optim import FlatAdam, clip_grad_norm_
 from plaudit.nets.policies import Policy, greedy
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 
 class DQNConfig(QLearning):
@@ -51,55 +51,39 @@ class DQNConfig(QLearning):
     )
 
 
-def dqn(config: DQNConfig, saved: Saved | None = None) -> Iterator[Event]:
+def dqn(
+    config: DQNConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by DQN, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
-    specs = worlds.obs_spec, worlds.action_spec
-    policy = greedy(*specs, rng=weights.rng, hidden=config.hidden, head=HEADS[config.net])
+    training = Training("dqn", config, worlds, reward, gamma=config.gamma)
+    specs = training.obs_spec, training.action_spec
+    policy = greedy(*specs, rng=training.init_rng, hidden=config.hidden, head=HEADS[config.net])
     slow = Slow(policy, every=config.target_every, tau=config.tau)
     optimiser = FlatAdam(policy.parameters(), lr=config.lr)
-    replay = new_replay(config, worlds)
-    agent = Agent("dqn", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent,
-        slow=slow,
-        optimiser=optimiser,
-        replay=replay,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
-    )
+    replay = new_replay(config, training.worlds)
+    obs = training.begin(policy, saved, slow=slow, optimiser=optimiser, replay=replay)
+    monitor = training.monitor
     target_of = TARGETS[config.target]
 
     def explore(obs: NDArray[Any]) -> NDArray[np.int64]:
-        policy.head.epsilon = epsilon(config, watch.step)
-        return epsilon_greedy(policy, obs, policy.head.epsilon, draws.rng)
+        policy.head.epsilon = epsilon(config, monitor.step)
+        return epsilon_greedy(policy, obs, policy.head.epsilon, training.rng)
 
     def learn() -> dict[str, float]:
-        slow.follow(watch.step)
-        batch = drawn(config, replay, watch.left, draws.rng)
+        slow.follow(monitor.step)
+        batch = drawn(config, replay, monitor.remaining, training.rng)
         goal = target_of(batch, policy, slow.copy)
-        optimiser.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
+        optimiser.lr = config.lr * (monitor.remaining if config.lr_schedule == "linear" else 1.0)
         delta, metrics = improve(policy, optimiser, batch, goal, config.max_grad_norm)
         if isinstance(replay, PrioritisedReplay):
             replay.refresh(batch.rows, delta)
         return {**metrics, "epsilon": policy.head.epsilon, "lr": optimiser.lr}
 
-    obs = beginning(worlds, replay, keeper, saved)
-    yield from act_and_learn(
-        config,
-        obs,
-        worlds=worlds,
-        replay=replay,
-        watch=watch,
-        keeper=keeper,
-        explore=explore,
-        learn=learn,
-    )
-    worlds.close()
-    yield watch.done()
+    yield from act_and_learn(training, config, obs, replay, explore=explore, learn=learn)
 
 
 def improve(

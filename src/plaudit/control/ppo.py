@@ -19,26 +19,26 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
     credited,
     descend,
-    explained_variance,
     scheduled,
 )
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.actions import Gaussian
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.fused_losses import ppo_terms, value_terms
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
+from plaudit.ops.value import explained_variance
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 
 class PPOConfig(Loop):
@@ -87,58 +87,50 @@ class PPOConfig(Loop):
     activation: Literal["tanh", "relu"] = Field("tanh", description="As in 2017, section 6.1.")
 
 
-def ppo(config: PPOConfig, saved: Saved | None = None) -> Iterator[Event]:
+def ppo(
+    config: PPOConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by PPO, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
+    training = Training("ppo", config, worlds, reward, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
-    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    policy = actor(training.obs_spec, training.action_spec, rng=training.init_rng, **shape)
+    critic = network(training.obs_spec, 1, rng=training.init_rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
-    agent = Agent("ppo", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent,
-        critic=Weights(critic),
-        optimiser=optimiser,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
-    )
-    obs = worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
+    obs = training.begin(policy, saved, critic=Weights(critic), optimiser=optimiser)
+    monitor = training.monitor
 
     def act(obs: Array) -> Array:
-        return policy.act(obs, draws.rng)
+        return policy.act(obs, training.rng)
 
-    while not watch.finished:
+    while not monitor.finished:
         # Act. The policy is the same throughout, so its probabilities can be computed afterwards.
-        seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
+        seen = collect(training.worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
-        watch.count(seen.num_steps, seen.episodes)
+        monitor.count(seen.num_steps, seen.episodes)
 
         # Credit.
         batch = credited(seen, policy, critic, gamma=config.gamma, lam=config.lam)
 
         # Improve.
-        lr = scheduled(config.lr, config.lr_schedule, watch.left)
-        clip = scheduled(config.clip, config.clip_schedule, watch.left)
+        lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
+        clip = scheduled(config.clip, config.clip_schedule, monitor.remaining)
         optimiser.lr = lr
         num_updates = 0
-        for part in batch.minibatches(config.num_epochs, config.minibatch_size, draws.rng):
+        for part in batch.minibatches(config.num_epochs, config.minibatch_size, training.rng):
             numbers, back = objective(config, policy, critic, part, clip)
             if config.max_kl is not None and numbers["policy/approxkl"] > config.max_kl:
                 break
             grad_norm = descend(optimiser, back, config.max_grad_norm)
-            watch.add({**numbers, "grad_norm": grad_norm})
+            monitor.add({**numbers, "grad_norm": grad_norm})
             num_updates += 1
-        watch.add({"policy/num_updates": num_updates, "lr": lr})
-        watch.add({"val/explained_variance": explained_variance(batch)})
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+        monitor.add({"policy/num_updates": num_updates, "lr": lr})
+        monitor.add({"val/explained_variance": explained_variance(batch.value, batch.ret)})
+        yield from monitor.events(training.parts)
+    yield training.end()
 
 
 def objective(

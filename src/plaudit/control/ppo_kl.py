@@ -25,25 +25,25 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
     credited,
     descend,
-    explained_variance,
     scheduled,
 )
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import collect
-from plaudit.envs.worlds import Array
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.ops.policy import kl_penalised_surrogate
+from plaudit.ops.value import explained_variance
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 KL_COEF_FLOOR = 1e-4
 """Least β: fourteen doublings lead from it back to 1, and it is too small to hold anything."""
@@ -108,54 +108,47 @@ class Penalty:
         self.coef = saved[1]["coef"]
 
 
-def ppo_kl(config: PPOKLConfig, saved: Saved | None = None) -> Iterator[Event]:
+def ppo_kl(
+    config: PPOKLConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by PPO with a KL penalty, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
+    training = Training("ppo_kl", config, worlds, reward, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
-    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    policy = actor(training.obs_spec, training.action_spec, rng=training.init_rng, **shape)
+    critic = network(training.obs_spec, 1, rng=training.init_rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     penalty = Penalty(config.kl_coef, config.kl_target)
-    agent = Agent("ppo_kl", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent,
-        critic=Weights(critic),
-        optimiser=optimiser,
-        penalty=penalty,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
+    obs = training.begin(
+        policy, saved, critic=Weights(critic), optimiser=optimiser, penalty=penalty
     )
-    obs = worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
+    monitor = training.monitor
 
     def act(obs: Array) -> Array:
-        return policy.act(obs, draws.rng)
+        return policy.act(obs, training.rng)
 
-    while not watch.finished:
-        seen = collect(worlds, act, obs, config.num_steps, to_env=policy.to_env)
+    while not monitor.finished:
+        seen = collect(training.worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
-        watch.count(seen.num_steps, seen.episodes)
+        monitor.count(seen.num_steps, seen.episodes)
         batch = credited(seen, policy, critic, gamma=config.gamma, lam=config.lam)
-        optimiser.lr = scheduled(config.lr, config.lr_schedule, watch.left)
+        optimiser.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
 
         old = distributions(policy, batch)
-        for part, old_part in parts(config, batch, old, draws.rng):
+        for part, old_part in parts(config, batch, old, training.rng):
             loss, numbers = objective(config, policy, critic, part, old_part, penalty.coef)
-            watch.add(
+            monitor.add(
                 {**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)}
             )
         kl = distance(policy, batch, old)
-        watch.add({"policy/kl": kl, "kl_coef": penalty.coef, "lr": optimiser.lr})
-        watch.add({"val/explained_variance": explained_variance(batch)})
+        monitor.add({"policy/kl": kl, "kl_coef": penalty.coef, "lr": optimiser.lr})
+        monitor.add({"val/explained_variance": explained_variance(batch.value, batch.ret)})
         penalty.adapt(kl)
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+        yield from monitor.events(training.parts)
+    yield training.end()
 
 
 def objective(

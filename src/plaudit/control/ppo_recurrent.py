@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import ADV_EPS, Schedule, descend, scheduled
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.nets.optim import FlatAdam
@@ -45,7 +45,7 @@ from plaudit.ops.divergence import kl_k3
 from plaudit.ops.masks import aggregate
 from plaudit.ops.policy import clipped_surrogate
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 
 class RecurrentPPOConfig(Loop):
@@ -82,65 +82,60 @@ class RecurrentPPOConfig(Loop):
     activation: Literal["tanh", "relu"] = Field("tanh", description="Between those layers.")
 
 
-def ppo_recurrent(config: RecurrentPPOConfig, saved: Saved | None = None) -> Iterator[Event]:
+def ppo_recurrent(
+    config: RecurrentPPOConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by recurrent PPO, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
+    training = Training("ppo_recurrent", config, worlds, reward, gamma=config.gamma)
     shape: dict[str, Any] = {
         "num_hidden": config.memory,
         "hidden": config.hidden,
         "activation": config.activation,
     }
-    policy = recurrent_actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
-    critic = recurrent_net(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    policy = recurrent_actor(
+        training.obs_spec, training.action_spec, rng=training.init_rng, **shape
+    )
+    critic = recurrent_net(training.obs_spec, 1, rng=training.init_rng, gain_out=1.0, **shape)
     optimiser = FlatAdam([*policy.parameters(), *critic.parameters()], lr=config.lr, eps=1e-5)
     # What each has in mind when the next rollout begins.
     of_actor, of_critic = policy.net.memory(config.num_envs), critic.memory(config.num_envs)
-    agent = Agent("ppo_recurrent", config, cast(Any, policy), worlds.statistics)
 
-    def judged_afresh(judging: Any) -> None:
-        policy.begin()
-        agent.copy_statistics(judging)
-
-    watch = Watch(config, agent.batch(), judged_afresh)
-    keeper = Parts(
-        agent=agent,
+    obs = training.begin(
+        cast(Any, policy),
+        saved,
         critic=Weights(critic),
         optimiser=optimiser,
         of_actor=of_actor,
         of_critic=of_critic,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
     )
-    obs = worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
-        if not worlds.gives_state:  # other episodes have begun
-            of_actor.starts = np.ones_like(of_actor.starts)
+    monitor = training.monitor
+    if training.lost_episodes:  # others have begun
+        of_actor.starts = np.ones_like(of_actor.starts)
 
     def act(obs: Array) -> Array:
-        return policy.draw(obs, of_actor, draws.rng)
+        return policy.draw(obs, of_actor, training.rng)
 
-    telling = Telling(worlds, of_actor)
-    while not watch.finished:
+    telling = Telling(training.worlds, of_actor)
+    while not monitor.finished:
         begun = copy(of_actor)
         seen = collect(telling, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
-        watch.count(seen.num_steps, seen.episodes)
+        monitor.count(seen.num_steps, seen.episodes)
         batch = remembered(config, policy, critic, seen, begun, of_critic)
 
-        optimiser.lr = scheduled(config.lr, config.lr_schedule, watch.left)
-        for part in batch.minibatches(config.num_epochs, config.num_minibatches, draws.rng):
+        optimiser.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
+        for part in batch.minibatches(config.num_epochs, config.num_minibatches, training.rng):
             loss, numbers = objective(config, policy, critic, part)
-            watch.add(
+            monitor.add(
                 {**numbers, "grad_norm": descend(optimiser, loss.backward, config.max_grad_norm)}
             )
-        watch.add({"lr": optimiser.lr})
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+        monitor.add({"lr": optimiser.lr})
+        yield from monitor.events(training.parts)
+    yield training.end()
 
 
 class Telling:

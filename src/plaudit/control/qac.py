@@ -29,18 +29,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.actor_critic import by_logits
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
+from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import Schedule, descend, scheduled
-from plaudit.envs.make import make_worlds
-from plaudit.envs.worlds import Array
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.control_nets import Net, network
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.records.errors import UserError
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 F32: TypeAlias = NDArray[np.float32]
 Credit = Literal["q", "advantage"]
@@ -65,7 +65,6 @@ class QACConfig(Loop):
     activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
 
 
-@dataclass
 class Pending:
     """The action that was drawn for the next step before the loop was saved."""
 
@@ -93,47 +92,49 @@ class Moves:
     next_action: NDArray[np.int64]
 
 
-def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
+def qac(
+    config: QACConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by Q actor-critic, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
-    _only_discrete(config.env, worlds.action_spec)
+    training = Training("qac", config, worlds, reward, gamma=config.gamma)
+    _only_discrete(config.env, training.action_spec)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
+    policy = actor(training.obs_spec, training.action_spec, rng=training.init_rng, **shape)
     critic = network(
-        worlds.obs_spec, worlds.action_spec.sizes[0], rng=weights.rng, gain_out=1.0, **shape
+        training.obs_spec,
+        training.action_spec.sizes[0],
+        rng=training.init_rng,
+        gain_out=1.0,
+        **shape,
     )
     actor_adam = FlatAdam(policy.parameters(), lr=config.lr)
     critic_adam = FlatAdam(critic.parameters(), lr=config.critic_lr)
-    agent = Agent("qac", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    obs = worlds.reset()
-    pending = Pending(policy.act(obs, draws.rng))
-    keeper = Parts(
-        agent=agent,
+    pending = Pending()
+    obs = training.begin(
+        policy,
+        saved,
         critic=Weights(critic),
         actor_adam=actor_adam,
         critic_adam=critic_adam,
-        worlds=worlds,
         pending=pending,
-        draws=draws,
-        watch=watch,
     )
-    if saved is not None:
-        keeper.restore(saved)
-        obs = keeper.restored["worlds"]
-        if not worlds.gives_state:  # other episodes have begun
-            pending.action = policy.act(obs, draws.rng)
+    monitor = training.monitor
+    if saved is None or training.lost_episodes:
+        pending.action = policy.act(obs, training.rng)
 
-    while not watch.finished:
+    while not monitor.finished:
         action = pending.action
-        moved = worlds.step(action)
-        watch.count(int(moved.mask.sum()), moved.episodes)
-        pending.action = policy.act(moved.obs, draws.rng)
+        moved = training.worlds.step(action)
+        monitor.count(int(moved.mask.sum()), moved.episodes)
+        pending.action = policy.act(moved.obs, training.rng)
         next_action = pending.action
         if moved.truncated.any():  # a' belongs to the state that the cut was made in
             next_action = np.where(
-                moved.boundary, policy.act(moved.next_obs, draws.rng), next_action
+                moved.boundary, policy.act(moved.next_obs, training.rng), next_action
             )
         moves = Moves(
             obs,
@@ -145,17 +146,16 @@ def qac(config: QACConfig, saved: Saved | None = None) -> Iterator[Event]:
         )
         obs = moved.obs
         if moved.mask.any():
-            actor_adam.lr = scheduled(config.lr, config.lr_schedule, watch.left)
-            critic_adam.lr = scheduled(config.critic_lr, config.lr_schedule, watch.left)
+            actor_adam.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
+            critic_adam.lr = scheduled(config.critic_lr, config.lr_schedule, monitor.remaining)
             numbers, improve, judge = objectives(config, policy, critic, moves, moved.mask)
             norms = {
                 "grad_norm": descend(actor_adam, improve, config.max_grad_norm),
                 "grad_norm/critic": descend(critic_adam, judge, config.max_grad_norm),
             }
-            watch.add({**numbers, **norms, "lr": actor_adam.lr})
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+            monitor.add({**numbers, **norms, "lr": actor_adam.lr})
+        yield from monitor.events(training.parts)
+    yield training.end()
 
 
 def objectives(

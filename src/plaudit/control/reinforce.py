@@ -24,9 +24,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Loop, Watch, Weights
-from plaudit.envs.make import make_worlds
+from plaudit.agents.loop import Loop, Weights
+from plaudit.agents.training import Training
+from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import Experience
 from plaudit.envs.worlds import Array, Transition, Worlds
 from plaudit.nets.control_nets import Net, network
@@ -35,8 +35,9 @@ from plaudit.nets.policies import ActorPolicy, actor
 from plaudit.ops.masks import aggregate
 from plaudit.ops.policy import score_function_loss
 from plaudit.ops.returns import discounted_return
+from plaudit.ops.value import explained_variance
 from plaudit.records.events import Event
-from plaudit.records.state import Parts, Saved, SeededGenerator
+from plaudit.records.state import Saved
 
 
 class REINFORCEConfig(Loop):
@@ -61,47 +62,43 @@ class REINFORCEConfig(Loop):
     activation: Literal["tanh", "relu"] = Field("tanh", description="Between the layers.")
 
 
-def reinforce(config: REINFORCEConfig, saved: Saved | None = None) -> Iterator[Event]:
+def reinforce(
+    config: REINFORCEConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by REINFORCE, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
+    training = Training("reinforce", config, worlds, reward, gamma=config.gamma)
     shape: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation}
-    policy = actor(worlds.obs_spec, worlds.action_spec, rng=weights.rng, **shape)
-    critic = network(worlds.obs_spec, 1, rng=weights.rng, gain_out=1.0, **shape)
+    policy = actor(training.obs_spec, training.action_spec, rng=training.init_rng, **shape)
+    critic = network(training.obs_spec, 1, rng=training.init_rng, gain_out=1.0, **shape)
     actor_adam = FlatAdam(policy.parameters(), lr=config.lr)
     critic_adam = FlatAdam(critic.parameters(), lr=config.value_lr)
-    agent = Agent("reinforce", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent,
-        critic=Weights(critic),
-        actor_adam=actor_adam,
-        critic_adam=critic_adam,
-        worlds=worlds,
-        draws=draws,
-        watch=watch,
+    training.begin(
+        policy, saved, critic=Weights(critic), actor_adam=actor_adam, critic_adam=critic_adam
     )
-    worlds.reset()
-    if saved is not None:
-        keeper.restore(saved)
+    monitor = training.monitor
 
     def act(obs: Array) -> Array:
-        return policy.act(obs, draws.rng)
+        return policy.act(obs, training.rng)
 
-    while not watch.finished:
-        seen, num_steps = whole_episodes(worlds, act, config.num_episodes, to_env=policy.to_env)
-        watch.count(num_steps, seen.episodes)
+    while not monitor.finished:
+        seen, num_steps = whole_episodes(
+            training.worlds, act, config.num_episodes, to_env=policy.to_env
+        )
+        monitor.count(num_steps, seen.episodes)
         judge = critic if config.baseline == "value" else None
         loss, ret, numbers = reinforce_loss(policy, judge, seen, gamma=config.gamma)
         actor_adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         actor_adam.step()
-        watch.add({**numbers, "lr": config.lr})
+        monitor.add({**numbers, "lr": config.lr})
         if judge is not None:
-            watch.add(teach(judge, critic_adam, seen, ret, num_steps=config.value_steps))
-        yield from watch.say(keeper)
-    worlds.close()
-    yield watch.done()
+            monitor.add(teach(judge, critic_adam, seen, ret, num_steps=config.value_steps))
+        yield from monitor.events(training.parts)
+    yield training.end()
 
 
 def reinforce_loss(
@@ -141,13 +138,11 @@ def teach(
     obs, target = torch.from_numpy(seen.obs[seen.mask]), ret[torch.from_numpy(seen.mask)]
     numbers: dict[str, float] = {}
     for step in range(num_steps):
-        error = critic(obs).squeeze(-1) - target
-        loss = 0.5 * (error**2).mean()
+        value = critic(obs).squeeze(-1)
+        loss = 0.5 * ((value - target) ** 2).mean()
         if step == 0:
-            spread = float(target.var(correction=0))
-            missed = float(error.detach().var(correction=0))
             numbers["loss/value"] = loss.item()
-            numbers["val/explained_variance"] = 1 - missed / spread if spread > 0 else 0.0
+            numbers["val/explained_variance"] = explained_variance(value.detach(), target)
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -29,14 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Watch, Weights
-from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
+from plaudit.agents.loop import Weights
+from plaudit.agents.off_policy import OffPolicy, act_and_learn, descend, uniform_replay
 from plaudit.agents.temperature import Temperature
+from plaudit.agents.training import Training
 from plaudit.agents.twin_critics import joined, least_q
-from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array
+from plaudit.envs.rewarded import StepReward
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.actions import LOG_STD_HIGH, LOG_STD_LOW
 from plaudit.nets.control_nets import network
 from plaudit.nets.mlp import polyak_
@@ -44,7 +44,7 @@ from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import squashed_gaussian
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
-from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
+from plaudit.records.state import Savable, Saved
 
 F32 = NDArray[np.float32]
 LOG_2, HALF_LOG_2PI = np.float32(math.log(2)), np.float32(0.5 * math.log(2 * math.pi))
@@ -210,44 +210,35 @@ def soft_target(batch: Batch, next_q: F32, next_logp: F32, alpha: float) -> F32:
     return target
 
 
-def sac(config: SACConfig, saved: Saved | None = None) -> Iterator[Event]:
+def sac(
+    config: SACConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by SAC, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
-    learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
-    policy, rng = learner.policy, draws.rng
-    replay = uniform_replay(config, worlds, n=config.n_step)
-    agent = Agent("sac", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
-    )
+    training = Training("sac", config, worlds, reward, gamma=config.gamma)
+    learner = Learner(config, training.obs_spec, training.action_spec, training.init_rng)
+    policy, rng = learner.policy, training.rng
+    replay = uniform_replay(config, training.worlds, n=config.n_step)
+    obs = training.begin(policy, saved, **learner.parts(), replay=replay)
+    monitor = training.monitor
 
     def explore(obs: Array) -> Array:
-        if watch.step < config.learning_starts:
+        if monitor.step < config.learning_starts:
             return policy.head.random(len(obs), rng)
         return policy.act(obs, rng)
 
     def learn() -> Mapping[str, float]:
-        learner.lr = config.lr * (watch.left if config.lr_schedule == "linear" else 1.0)
+        learner.lr = config.lr * (monitor.remaining if config.lr_schedule == "linear" else 1.0)
         batch = replay.sample(config.batch_size, rng)
         noise = rng.standard_normal((2, *batch.action.shape), dtype=np.float32)
         return learner.update(batch, noise)
 
-    obs = beginning(worlds, replay, keeper, saved)
     yield from act_and_learn(
-        config,
-        obs,
-        worlds=worlds,
-        replay=replay,
-        watch=watch,
-        keeper=keeper,
-        explore=explore,
-        learn=learn,
-        to_world=policy.to_env,
+        training, config, obs, replay, explore=explore, learn=learn, to_world=policy.to_env
     )
-    worlds.close()
-    yield watch.done()
 
 
 __all__ = ["Draw", "Learner", "SACConfig", "sac", "soft_target"]

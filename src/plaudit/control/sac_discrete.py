@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Watch, Weights
-from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
+from plaudit.agents.loop import Weights
+from plaudit.agents.off_policy import OffPolicy, act_and_learn, descend, uniform_replay
 from plaudit.agents.temperature import Temperature
-from plaudit.envs.make import make_worlds
+from plaudit.agents.training import Training
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array
+from plaudit.envs.rewarded import StepReward
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.action_values import any_action
 from plaudit.nets.actions import Categorical
 from plaudit.nets.control_nets import network
@@ -40,7 +40,7 @@ from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import Policy
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
-from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
+from plaudit.records.state import Savable, Saved
 
 F32 = NDArray[np.float32]
 
@@ -173,22 +173,24 @@ def of_logits(q: F32, logp: F32, value: F32, alpha: float) -> F32:
     return grad
 
 
-def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Iterator[Event]:
+def sac_discrete(
+    config: SACDiscreteConfig,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by SAC for choices, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
-    learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
-    policy, rng = learner.policy, draws.rng
-    replay = uniform_replay(config, worlds)
-    agent = Agent("sac_discrete", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
-    )
+    training = Training("sac_discrete", config, worlds, reward, gamma=config.gamma)
+    learner = Learner(config, training.obs_spec, training.action_spec, training.init_rng)
+    policy, rng = learner.policy, training.rng
+    replay = uniform_replay(config, training.worlds)
+    obs = training.begin(policy, saved, **learner.parts(), replay=replay)
+    monitor = training.monitor
 
     def explore(obs: Array) -> Array:
-        if watch.step < config.learning_starts:
-            num_actions = worlds.action_spec.sizes[0]
+        if monitor.step < config.learning_starts:
+            num_actions = training.action_spec.sizes[0]
             if policy.net.num_barred:
                 return any_action(num_actions, policy.net.allowed(obs), rng)
             return rng.integers(0, num_actions, len(obs))
@@ -197,19 +199,7 @@ def sac_discrete(config: SACDiscreteConfig, saved: Saved | None = None) -> Itera
     def learn() -> Mapping[str, float]:
         return learner.update(replay.sample(config.batch_size, rng))
 
-    obs = beginning(worlds, replay, keeper, saved)
-    yield from act_and_learn(
-        config,
-        obs,
-        worlds=worlds,
-        replay=replay,
-        watch=watch,
-        keeper=keeper,
-        explore=explore,
-        learn=learn,
-    )
-    worlds.close()
-    yield watch.done()
+    yield from act_and_learn(training, config, obs, replay, explore=explore, learn=learn)
 
 
 __all__ = ["Learner", "SACDiscreteConfig", "sac_discrete"]

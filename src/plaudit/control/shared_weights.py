@@ -49,7 +49,7 @@ class Shared:
         return self.start + int(np.frombuffer(self._steps, np.int64).sum())
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Share of the run that is to come."""
         return max(0.0, 1.0 - self.step / self.total)
 

@@ -21,20 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plaudit.agents.agent import Agent
-from plaudit.agents.loop import Watch, Weights
-from plaudit.agents.off_policy import OffPolicy, act_and_learn, beginning, descend, uniform_replay
+from plaudit.agents.loop import Weights
+from plaudit.agents.off_policy import OffPolicy, act_and_learn, descend, uniform_replay
+from plaudit.agents.training import Training
 from plaudit.agents.twin_critics import first_q, joined
-from plaudit.envs.make import make_worlds
 from plaudit.envs.replay import Batch
-from plaudit.envs.worlds import Array
+from plaudit.envs.rewarded import StepReward
+from plaudit.envs.worlds import Array, Worlds
 from plaudit.nets.control_nets import network
 from plaudit.nets.mlp import polyak_
 from plaudit.nets.optim import FlatAdam
 from plaudit.nets.policies import deterministic
 from plaudit.records.events import Event
 from plaudit.records.spaces import ActionSpec, ObsSpec
-from plaudit.records.state import Parts, Savable, Saved, SeededGenerator
+from plaudit.records.state import Savable, Saved
 
 F32 = NDArray[np.float32]
 
@@ -159,21 +159,23 @@ def smoothed(action: F32, noise: F32, *, std: float, clip: float) -> F32:
     return np.clip(moved, np.float32(-1), np.float32(1)).astype(np.float32, copy=False)
 
 
-def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
+def td3(
+    config: TD3Config,
+    *,
+    worlds: Worlds | None = None,
+    reward: StepReward | None = None,
+    saved: Saved | None = None,
+) -> Iterator[Event]:
     """Trains an agent by TD3, from the beginning or from what was saved."""
-    weights, draws = SeededGenerator(config.seed, 0), SeededGenerator(config.seed, 1)
-    worlds = make_worlds(config, seed=config.seed, gamma=config.gamma)
-    learner = Learner(config, worlds.obs_spec, worlds.action_spec, weights.rng)
-    policy, rng = learner.policy, draws.rng
-    replay = uniform_replay(config, worlds, n=config.n_step)
-    agent = Agent("td3", config, policy, worlds.statistics)
-    watch = Watch(config, agent.batch(), agent.copy_statistics)
-    keeper = Parts(
-        agent=agent, **learner.parts(), replay=replay, worlds=worlds, draws=draws, watch=watch
-    )
+    training = Training("td3", config, worlds, reward, gamma=config.gamma)
+    learner = Learner(config, training.obs_spec, training.action_spec, training.init_rng)
+    policy, rng = learner.policy, training.rng
+    replay = uniform_replay(config, training.worlds, n=config.n_step)
+    obs = training.begin(policy, saved, **learner.parts(), replay=replay)
+    monitor = training.monitor
 
     def explore(obs: Array) -> Array:
-        if watch.step < config.learning_starts:
+        if monitor.step < config.learning_starts:
             return policy.head.random(len(obs), rng)
         return policy.act(obs, rng)
 
@@ -182,20 +184,9 @@ def td3(config: TD3Config, saved: Saved | None = None) -> Iterator[Event]:
         noise = rng.standard_normal(batch.action.shape, dtype=np.float32)
         return learner.update(batch, noise)
 
-    obs = beginning(worlds, replay, keeper, saved)
     yield from act_and_learn(
-        config,
-        obs,
-        worlds=worlds,
-        replay=replay,
-        watch=watch,
-        keeper=keeper,
-        explore=explore,
-        learn=learn,
-        to_world=policy.to_env,
+        training, config, obs, replay, explore=explore, learn=learn, to_world=policy.to_env
     )
-    worlds.close()
-    yield watch.done()
 
 
 __all__ = ["Learner", "TD3Config", "smoothed", "td3"]

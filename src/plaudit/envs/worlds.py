@@ -30,6 +30,8 @@ class Episode:
     env: int
     ret: float
     length: int
+    given_ret: float | None = None
+    """Its return by the reward that was given in place of the world's own, where one was."""
 
 
 @dataclass(slots=True)

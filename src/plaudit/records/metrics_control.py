@@ -14,6 +14,12 @@ CONTROL: Mapping[str, Metric] = {
         "Rises; below eval/return where the policy explores.",
         "up",
     ),
+    "rollout/given_return": Metric(
+        "Mean return of the same episodes by the reward that was given in place of the world's own.",
+        "mean over episodes of sum_t r_t with the reward given, neither discounted nor scaled",
+        "Rises; rollout/return rises with it where the reward given asks for the same.",
+        "up",
+    ),
     "rollout/length": Metric(
         "Mean length of the training episodes that ended since the last line, in steps.",
         "mean over episodes of T",

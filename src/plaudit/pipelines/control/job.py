@@ -26,7 +26,7 @@ from plaudit.records.fingerprints import check_sources, mendable, of_code
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.recipes import load_recipe, tuned_recipe
 from plaudit.records.runs import RunFolder
-from plaudit.records.state import Saved, part_of
+from plaudit.records.state import part_of
 
 ALGORITHMS = {
     "reinforce": "reinforce:REINFORCEConfig",
@@ -49,7 +49,7 @@ HEADLINE = ("rollout/return", "eval/return", "eval/return_low")
 FINAL_EPISODES = 100
 """Episodes that the finished agent is judged by."""
 
-AlgorithmLoop = Callable[[Loop, Saved | None], Iterator[Event]]
+AlgorithmLoop = Callable[..., Iterator[Event]]
 
 
 def algorithm(name: str) -> tuple[type[Loop], AlgorithmLoop]:
@@ -74,7 +74,7 @@ def check_control(name: str, config: Loop, place: Path) -> Iterator[str]:
     del place  # nothing is written
     _, loop = algorithm(name)
     with one_thread():
-        events = loop(config, None)
+        events = loop(config)
         next(events)
         events.close()  # type: ignore[attr-defined]
     yield f"Environment: {config.env}, which was made once and can be learned by {name}"
@@ -89,7 +89,7 @@ def _run(
     check_sources(run, {} if file is None else {"env": of_code(file)}, progress.note)
     found = run.checkpoint_of(STAGE)
     start, saved = (None, None) if found is None else (found[0], found[1:])
-    events = loop(config, saved)
+    events = loop(config, saved=saved)
     # Before anything is written: a world that cannot be made, or not by this algorithm, leaves no run.
     first = next(events)
     with mendable(run, "env"):
@@ -161,7 +161,7 @@ def learn(
     checkpoint: Checkpoint | None = None
     hear = Interrupt(lambda text: print(text, file=sys.stderr))
     with one_thread(), hear as interrupt:
-        for event in loop(config, None):
+        for event in loop(config):
             if progress is not None:
                 progress.show(event)
             if isinstance(event, Step | Evaluation) and event.metrics:
