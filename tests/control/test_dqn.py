@@ -318,7 +318,7 @@ def test_a_run_goes_on_bit_for_bit(variant):
             metrics.append(event)
     steps = sorted(saved)
     for at in (steps[3], steps[len(steps) // 2], steps[-4]):
-        later = list(dqn(config, saved[at]))
+        later = list(dqn(config, saved=saved[at]))
         last = last_state(later)
         assert last[1] == saved[steps[-1]][1]
         assert last[0].keys() == saved[steps[-1]][0].keys()

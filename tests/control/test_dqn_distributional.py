@@ -139,7 +139,9 @@ def test_a_run_goes_on_bit_for_bit(replay):
         if isinstance(event, Checkpoint)
     }
     for at in (30, 201, 399):
-        *_, last = (e for e in dqn_distributional(config, saved[at]) if isinstance(e, Checkpoint))
+        *_, last = (
+            e for e in dqn_distributional(config, saved=saved[at]) if isinstance(e, Checkpoint)
+        )
         arrays, facts = last.state()
         assert facts == saved[400][1]
         for name, array in arrays.items():

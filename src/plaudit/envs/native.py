@@ -21,7 +21,7 @@ from plaudit.envs.copies import MASK
 from plaudit.envs.guard import Clock, Hung, fault, is_finite, said
 from plaudit.envs.masks import MaskedCodec, Seen, has_mask, info_of_row, place_by_spaces
 from plaudit.envs.spaces import ObsCodec, Unfit, action_codec, obs_codec
-from plaudit.envs.worlds import Array, Episode, Transition
+from plaudit.envs.worlds import Array, Episode, Transition, check_kind
 from plaudit.records.errors import UserError
 from plaudit.records.state import Saved
 
@@ -225,6 +225,7 @@ class Native:
 
     def restore(self, saved: Saved) -> Array:
         """Begins other episodes than before."""
+        check_kind(saved[1], "resets")
         self._first = None
         self._resets, self._steps = int(saved[1]["resets"]), int(saved[1]["steps"])
         return self.reset()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plaudit.envs.normalise import Normalised
 from plaudit.envs.stack import inner
-from plaudit.envs.worlds import Array, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds, check_kind
 from plaudit.records.errors import UserError
 from plaudit.records.state import Saved
 
@@ -92,10 +92,7 @@ class Rewarded:
 
     def restore(self, saved: Saved) -> Array:
         """Goes on from there; returns of episodes that begin anew begin at nothing."""
-        if "given_return" not in saved[0]:
-            raise UserError(
-                "the run was saved without a reward of its own, and cannot go on with one"
-            )
+        check_kind(saved[0], "given_return")
         self._obs = self.worlds.restore(inner(saved))
         self._ret[:] = saved[0]["given_return"] if self.gives_state else 0.0
         return self._obs

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plaudit.envs.worlds import Array, Transition, Worlds
+from plaudit.envs.worlds import Array, Transition, Worlds, check_kind
 from plaudit.records.spaces import ObsSpec
 from plaudit.records.state import Saved
 
@@ -143,6 +143,7 @@ class Stacked:
 def inner(saved: Saved) -> Saved:
     """What was saved of the worlds within, under names that begin with `worlds.`."""
     arrays, facts = saved
+    check_kind(facts, "worlds")
     prefix = "worlds."
     kept: dict[str, Any] = {
         name.removeprefix(prefix): array

@@ -14,7 +14,7 @@ import numpy as np
 from plaudit.envs.copies import TERMINATED, TRUNCATED, Copy
 from plaudit.envs.guard import Clock, Hung, is_finite
 from plaudit.envs.spaces import ActionCodec, ObsCodec
-from plaudit.envs.worlds import Array, Episode, Transition
+from plaudit.envs.worlds import Array, Episode, Transition, check_kind
 from plaudit.records.errors import UserError
 from plaudit.records.state import Saved
 
@@ -143,6 +143,7 @@ def saved_copy(saved: Saved, index: int) -> Saved:
 
 def check_copies(facts: dict[str, list[object]], num_envs: int) -> None:
     """Raises UserError where another number of copies was saved."""
+    check_kind(facts, "copies")
     if len(facts["copies"]) != num_envs:
         raise UserError(
             f"num_envs = {num_envs}, but {len(facts['copies'])} environments were saved;"

@@ -8,12 +8,14 @@ Gymnasium's next-step autoreset the step after an episode's end only resets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plaudit.records.errors import UserError
 from plaudit.records.spaces import ActionSpec, ObsSpec
 from plaudit.records.state import Saved
 
@@ -91,3 +93,12 @@ class Worlds(Protocol):
     def close(self) -> None:
         """Ends the copies."""
         ...
+
+
+def check_kind(facts: Mapping[str, Any], name: str) -> None:
+    """Raises UserError where what was saved has no `name`, being of worlds of another make."""
+    if name not in facts:
+        raise UserError(
+            "other worlds were saved than these: vector, frame_stack, normalise_obs,"
+            " normalise_reward and whether a reward is given must be as they were"
+        )
