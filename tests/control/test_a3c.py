@@ -15,8 +15,8 @@ import torch
 from control.closed_worlds import STAY_VALUE
 from control.runs import WORLDS, assert_goes_on, critic_of, trained
 from plaudit.agents.agent import Agent
-from plaudit.control.a3c import A3CConfig, Report, a3c, summed
-from plaudit.control.shared_weights import Shared
+from plaudit.control.a3c import A3CConfig, Report, a3c, total_report
+from plaudit.control.shared_weights import SharedWeights
 from plaudit.envs.worlds import Episode
 from plaudit.nets.optim import FlatRMSprop
 from plaudit.records.errors import UserError
@@ -54,10 +54,10 @@ if "FaultyWorker-v0" not in gym.registry:
 """
 
 
-def shared_of(*sizes: int) -> tuple[Shared, list[torch.Tensor]]:
+def shared_of(*sizes: int) -> tuple[SharedWeights, list[torch.Tensor]]:
     rng = np.random.default_rng(0)
     params = [torch.from_numpy(rng.standard_normal(n).astype(np.float32)) for n in sizes]
-    return Shared(params, num_workers=2, total=100), params
+    return SharedWeights(params, num_workers=2, total=100), params
 
 
 def test_the_shared_step_is_that_of_rmsprop():
@@ -72,7 +72,7 @@ def test_the_shared_step_is_that_of_rmsprop():
         optimiser.step()
         shared.descend(mine, 0.01)
     np.testing.assert_allclose(shared.params, np.concatenate(params), atol=1e-7)
-    shared.give(mine)
+    shared.copy_to(mine)
     np.testing.assert_array_equal(np.concatenate(mine), shared.params)
 
 
@@ -94,7 +94,7 @@ def test_counts_end_the_run_and_go_on_where_it_was_saved():
 def test_reports_are_added_up():
     episode = Episode(0, 7.0, 3)
     one, two = Report(20, [episode], {"lr": 1.0}), Report(30, [], {"lr": 2.0})
-    assert summed([one, two]) == Report(50, [episode], {"lr": 1.5})
+    assert total_report([one, two]) == Report(50, [episode], {"lr": 1.5})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from control.closed_worlds import BANDIT_REWARD, STAY_VALUE, corridor_value
 from plaudit.agents.agent import Agent
-from plaudit.agents.q_learning import Slow, drawn, epsilon, new_replay
+from plaudit.agents.q_learning import TargetNet, epsilon, new_replay, sample_batch
 from plaudit.agents.q_values import (
     HEADS,
     double_q_target,
@@ -141,11 +141,11 @@ def batch_of(obs: list[list[float]], **columns: list[float]) -> Batch:
 
 
 def test_the_two_targets_by_hand():
-    """At s = (1, 0): Q = (2, 1) online and (3, 5) slow. q takes 5; double_q chooses 0, worth 3."""
-    online, slow = linear([[2, 0], [1, 0]]), linear([[3, 0], [5, 0]])
+    """At s = (1, 0): Q = (2, 1) online and (3, 5) target. q takes 5; double_q chooses 0, worth 3."""
+    online, target = linear([[2, 0], [1, 0]]), linear([[3, 0], [5, 0]])
     batch = batch_of([[1, 0], [1, 0]], reward=[1, 7], discount=[0.5, 0])
-    np.testing.assert_allclose(q_target(batch, online, slow), [1 + 0.5 * 5, 7])
-    np.testing.assert_allclose(double_q_target(batch, online, slow), [1 + 0.5 * 3, 7])
+    np.testing.assert_allclose(q_target(batch, online, target), [1 + 0.5 * 5, 7])
+    np.testing.assert_allclose(double_q_target(batch, online, target), [1 + 0.5 * 3, 7])
 
 
 def test_dueling_values_by_hand():
@@ -205,13 +205,13 @@ def test_trap_6_epsilon_falls_in_environment_steps():
 
 def test_trap_6_the_slow_net_begins_equal_and_jumps_by_environment_steps():
     net = linear([[1, 2], [3, 4]])
-    slow = Slow(net, every=100, tau=0.5)
-    flat = slow.copy.net.mlp.flat
+    target = TargetNet(net, every=100, tau=0.5)
+    flat = target.net.net.mlp.flat
     assert flat.tolist() == net.net.mlp.flat.tolist()
     with torch.no_grad():
         net.net.mlp.flat += 1
     for step, jumped in ((8, False), (96, False), (104, True)):  # eight copies: 100 lies between
-        slow.follow(step)
+        target.follow(step)
         assert (flat.tolist() == net.net.mlp.flat.tolist()) is jumped
     assert not flat.requires_grad
 
@@ -219,13 +219,13 @@ def test_trap_6_the_slow_net_begins_equal_and_jumps_by_environment_steps():
 def test_trap_6_or_it_moves_a_share_of_the_way():
     """From 1 towards 3 by a half: 2, then 2½."""
     net = linear([[1, 1], [1, 1]])
-    slow = Slow(net, every=None, tau=0.5)
+    target = TargetNet(net, every=None, tau=0.5)
     with torch.no_grad():
         net.net.mlp.flat.fill_(3.0)
-    slow.follow(1)
-    assert slow.copy.net.mlp.flat[:4].tolist() == [2.0] * 4
-    slow.follow(2)
-    assert slow.copy.net.mlp.flat[:4].tolist() == [2.5] * 4
+    target.follow(1)
+    assert target.net.net.mlp.flat[:4].tolist() == [2.0] * 4
+    target.follow(2)
+    assert target.net.net.mlp.flat[:4].tolist() == [2.5] * 4
 
 
 @pytest.mark.parametrize(("num_envs", "train_every"), [(1, 4), (4, 4), (8, 4)])
@@ -257,7 +257,7 @@ def test_trap_8_weights_reach_power_one_as_the_run_ends():
     replay.add(obs, np.zeros(2, np.int64), worlds.step(np.zeros(2, np.int64)))
     replay.refresh(np.arange(2), np.array([1, 3], np.float32))
     for left, beta in ((1.0, 0.4), (0.5, 0.7), (0.0, 1.0)):
-        weight = drawn(config, replay, left, np.random.default_rng(0)).weight
+        weight = sample_batch(config, replay, left, np.random.default_rng(0)).weight
         assert sorted(set(weight.tolist())) == pytest.approx([3**-beta, 1.0], rel=1e-5)
 
 

@@ -215,7 +215,7 @@ def test_bounds_too_wide_to_stretch_to_are_refused(name):
 
 def test_critics_of_numbered_states_and_numbers_for_actions():
     """A critic's gradient in its action is that of the net of one-hot codes."""
-    from plaudit.agents.twin_critics import first_q, joined, least_q
+    from plaudit.agents.twin_critics import critic_input, first_q, least_q
 
     worlds = make_worlds(WorldSettings(env="Numbered-v0", env_options={"n": "30"}), seed=0)
     keys: dict[str, Any] = {"activation": "relu", "copies": 2, "extra_inputs": 2, "hidden": (8, 8)}
@@ -227,5 +227,5 @@ def test_critics_of_numbered_states_and_numbers_for_actions():
     for of in (first_q, least_q):
         for found, expected in zip(of(critic, obs, action), of(critic, codes, action), strict=True):
             assert np.array_equal(found, expected)
-    both = critic.infer(joined(obs, action))[:, :, 0]
+    both = critic.infer(critic_input(obs, action))[:, :, 0]
     assert np.allclose(least_q(critic, obs, action)[0], both.min(0), atol=1e-6)

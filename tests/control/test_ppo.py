@@ -20,7 +20,7 @@ from control.closed_worlds import (
 )
 from control.runs import control
 from plaudit.agents.agent import Agent
-from plaudit.agents.on_policy import Batch, credited, descend, scheduled
+from plaudit.agents.on_policy import Batch, advantage_batch, descend, scheduled
 from plaudit.control.ppo import PPOConfig, objective, ppo
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import collect
@@ -172,7 +172,7 @@ def batch_of(num_steps: int) -> tuple[Batch, Any, Net, PPOConfig]:
     critic = network(worlds.obs_spec, 1, rng=rng)
     seen = collect(worlds, lambda obs: policy.act(obs, rng), worlds.reset(), num_steps)
     worlds.close()
-    return credited(seen, policy, critic, gamma=0.99, lam=0.95), policy, critic, config
+    return advantage_batch(seen, policy, critic, gamma=0.99, lam=0.95), policy, critic, config
 
 
 def test_the_first_ratio_is_one():

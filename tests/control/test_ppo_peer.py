@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.agents.on_policy import credited, descend
+from plaudit.agents.on_policy import advantage_batch, descend
 from plaudit.control.ppo import PPOConfig, objective
 from plaudit.envs.rollout import Experience
 from plaudit.nets.control_nets import network
@@ -126,7 +126,7 @@ def test_first_update_equals_the_peers(env, spec, num_obs):
         next(policy.net.parameters()).copy_(actor_flat)
         next(critic.parameters()).copy_(critic_flat)
 
-    batch = credited(seen, policy, critic, gamma=0.97, lam=0.9)
+    batch = advantage_batch(seen, policy, critic, gamma=0.97, lam=0.9)
     buffer = model.rollout_buffer
     np.testing.assert_allclose(batch.adv.view(NUM_ENVS, -1).T, buffer.advantages, atol=2e-5)
     np.testing.assert_allclose(batch.ret.view(NUM_ENVS, -1).T, buffer.returns, atol=2e-5)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from control.runs import WORLDS, assert_goes_on, logged, trained
 from plaudit.control.ppo import PPOConfig, ppo
 from plaudit.control.ppo_recurrent import (
+    EpisodeTracker,
     Fragments,
     RecurrentPPOConfig,
-    Telling,
     by_time,
     normalised,
     ppo_recurrent,
-    remembered,
+    sequences_of,
     values,
 )
 from plaudit.envs.make import make_worlds
@@ -93,9 +93,9 @@ def rollouts(env: str, num: int, **keys):
     for _ in range(num):
         begun = policy.net.memory(3)
         begun.hidden, begun.starts = of_actor.hidden, of_actor.starts
-        seen = collect(Telling(worlds, of_actor), act, obs, config.num_steps)
+        seen = collect(EpisodeTracker(worlds, of_actor), act, obs, config.num_steps)
         obs = seen.last_obs
-        batch = remembered(config, policy, critic, seen, begun, of_critic)
+        batch = sequences_of(config, policy, critic, seen, begun, of_critic)
         found.append((seen, batch, begun))
     worlds.close()
     return policy, critic, found, np.array(by_step)

@@ -22,9 +22,9 @@ from control.runs import (
 )
 from plaudit.control.reinforce import (
     REINFORCEConfig,
+    fit_baseline,
     reinforce,
     reinforce_loss,
-    teach,
     whole_episodes,
 )
 from plaudit.envs.make import make_worlds
@@ -189,8 +189,8 @@ def test_the_baseline_learns_the_returns_that_it_is_given():
     seen = as_experience(WORLD, [0, 1, 0, 2], [0, 0, 0])
     ret = torch.tensor([[3.0, -1.0, 3.0]])
     adam = FlatAdam(judge.parameters(), lr=0.05)
-    first = teach(judge, adam, seen, ret, num_steps=1)["loss/value"]
-    last = teach(judge, adam, seen, ret, num_steps=400)
+    first = fit_baseline(judge, adam, seen, ret, num_steps=1)["loss/value"]
+    last = fit_baseline(judge, adam, seen, ret, num_steps=400)
     assert first > 0.5
     np.testing.assert_allclose(judge.infer(seen.obs[0])[:, 0], ret[0], atol=1e-3)
     assert set(last) == {"loss/value", "val/explained_variance"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from control.closed_worlds import Step as WorldStep
 from plaudit.agents.agent import Agent
 from plaudit.agents.temperature import Temperature
-from plaudit.agents.twin_critics import first_q, joined, least_q
+from plaudit.agents.twin_critics import critic_input, first_q, least_q
 from plaudit.control import td3 as td3_file
 from plaudit.control.sac import Draw, Learner, SACConfig, sac, soft_target
 from plaudit.control.td3 import TD3Config
@@ -237,7 +237,7 @@ def test_trap_1_value_of_a_world_that_is_cut_but_never_ends(algorithm):
             shape = (64, 1) if algorithm == "td3" else (2, 64, 1)
             learner.update(batch, rng.standard_normal(shape, dtype=np.float32))
     action = np.linspace(-0.9, 0.9, 7, dtype=np.float32)[:, None]
-    q = learner.critic.infer(joined(np.zeros((7, 1), np.float32), action))
+    q = learner.critic.infer(critic_input(np.zeros((7, 1), np.float32), action))
     assert q == pytest.approx(np.full((2, 7, 1), 2.0), abs=1e-3)
 
 
@@ -296,7 +296,7 @@ def test_regulator_with_entropy_has_the_closed_form():
     assert 2 * unit == pytest.approx(-GAIN * PLACES, abs=0.02)
     std = 2 * np.exp(params[:, 1]) * (1 - unit[:, 0] ** 2)  # to first order in the squash
     assert std == pytest.approx(s, abs=0.01)
-    q = learner.critic.infer(joined(PLACES, unit))[..., 0]
+    q = learner.critic.infer(critic_input(PLACES, unit))[..., 0]
     assert q == pytest.approx(
         np.broadcast_to(-CURVE * PLACES[:, 0] ** 2 - 0.5 * c, q.shape), abs=0.04
     )
@@ -310,7 +310,7 @@ def test_regulator_without_entropy_has_riccatis_gain():
     unit = learner.policy.act(PLACES, None)
     gain = -float((2 * unit * PLACES).sum() / (PLACES**2).sum())
     assert gain == pytest.approx(GAIN, abs=0.08)
-    q = learner.critic.infer(joined(PLACES, unit))[..., 0]
+    q = learner.critic.infer(critic_input(PLACES, unit))[..., 0]
     assert q == pytest.approx(np.broadcast_to(-CURVE * PLACES[:, 0] ** 2, q.shape), abs=0.08)
 
 

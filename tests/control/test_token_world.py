@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from plaudit.agents.on_policy import credited, to_steps
+from plaudit.agents.on_policy import advantage_batch, to_steps
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rollout import Experience, collect
 from plaudit.envs.settings import WorldSettings
@@ -66,7 +66,7 @@ def test_credit_of_tokens_is_that_of_any_world(seed):
     steps = to_steps(seen, policy, critic)
     logp_ref = torch.full_like(steps.logp, -np.log(NUM_TOKENS))
     seen.reward -= KL_COEF * (steps.logp - logp_ref).numpy()
-    batch = credited(seen, policy, critic, gamma=GAMMA, lam=LAM)
+    batch = advantage_batch(seen, policy, critic, gamma=GAMMA, lam=LAM)
     by_world = batch.adv.view(3, 60), batch.ret.view(3, 60)
 
     answers = whole_answers(seen)

@@ -58,7 +58,7 @@ def test_a_row_is_gymnasiums_flattening(space, seed):
     found = codec.encode(obs)
     assert found.dtype == np.float32
     assert codec.spec.shape == found.shape
-    assert np.array_equal(Features(codec.spec).spelled(found), expected)
+    assert np.array_equal(Features(codec.spec).one_hot(found), expected)
     assert codec.spec.num_features == len(expected)
     assert sum(piece.size for piece in codec.spec.pieces) == len(found)
     assert codec.spec.is_vector
@@ -270,6 +270,6 @@ def test_all_of_gymnasiums_own_worlds_have_codecs():
         obs, _ = env.reset(seed=0)
         expected = np.asarray(flatten(env.observation_space, obs), np.float32)
         codec = obs_codec(env.observation_space)
-        assert np.array_equal(Features(codec.spec).spelled(codec.encode(obs)), expected)
+        assert np.array_equal(Features(codec.spec).one_hot(codec.encode(obs)), expected)
         action_codec(env.action_space)
         env.close()

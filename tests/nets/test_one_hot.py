@@ -55,10 +55,10 @@ def test_codes_are_spelled_as_by_hand(name):
     x, codes = drawn(spec, rng)
     features = Features(spec)
     assert features.num_features == spec.num_features
-    assert np.array_equal(features.spelled(x), codes)
-    assert np.array_equal(features.spelled_tensor(torch.from_numpy(x)).numpy(), codes)
-    assert np.array_equal(features.spelled(x.reshape(4, 10, -1)), codes.reshape(4, 10, -1))
-    assert features.spelled(codes) is codes
+    assert np.array_equal(features.one_hot(x), codes)
+    assert np.array_equal(features.one_hot_tensor(torch.from_numpy(x)).numpy(), codes)
+    assert np.array_equal(features.one_hot(x.reshape(4, 10, -1)), codes.reshape(4, 10, -1))
+    assert features.one_hot(codes) is codes
 
 
 @pytest.mark.parametrize("copies", [1, 2])

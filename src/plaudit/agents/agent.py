@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plaudit.agents.evaluation import Evaluator, Remembers
+from plaudit.agents.evaluation import Evaluator, Stateful
 from plaudit.envs.copies import MASK
 from plaudit.envs.make import make_env
 from plaudit.envs.masks import MaskedCodec, Seen, place_by_spaces
@@ -100,7 +100,7 @@ class Agent:
     def begin(self) -> None:
         """Forgets the episode before."""
         self._frames.clear()
-        if isinstance(self.policy, Remembers):
+        if isinstance(self.policy, Stateful):
             self.policy.begin()
 
     @property
@@ -121,8 +121,8 @@ class Agent:
     ) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The policy on encoded observations [B, ...], for `play`; greedy without `rng`."""
         policy = self.policy
-        if isinstance(policy, Remembers):
-            return Recalling(policy, rng)
+        if isinstance(policy, Stateful):
+            return RecurrentAct(policy, rng)
         return lambda obs: policy.to_env(policy.act(obs, rng))
 
     def copy_statistics(self, worlds: Worlds) -> None:
@@ -203,7 +203,7 @@ class Agent:
         return cls.from_saved((dict(load_file(folder / ARRAYS)), read_json(folder / FACTS)))
 
 
-class Recalling:
+class RecurrentAct:
     """A policy with a memory as an `Act`, which `play` tells where episodes begin."""
 
     def __init__(self, policy: Any, rng: np.random.Generator | None) -> None:

@@ -24,7 +24,7 @@ Act: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class Stateful(Protocol):
     """An `Act` or a policy that must be told where episodes begin."""
 
     def begin(self) -> None:
@@ -68,9 +68,9 @@ class Evaluator:
                 self._settings, seed=seed, num_envs=num_worlds, training=False
             )
         copy_statistics(self._worlds)
-        return play(self._worlds, act, self._begun(), self._num_episodes)
+        return play(self._worlds, act, self._first_obs(), self._num_episodes)
 
-    def _begun(self) -> NDArray[Any]:
+    def _first_obs(self) -> NDArray[Any]:
         """The first observations, those of the first evaluation again where that can be."""
         assert self._worlds is not None
         if self._begin is None:
@@ -93,14 +93,14 @@ def play(worlds: Worlds, act: Act, obs: NDArray[Any], num_episodes: int) -> list
     wanted = [share + (copy < more) for copy in range(worlds.num_envs)]
     ended: list[list[Episode]] = [[] for _ in wanted]
     left = num_episodes
-    told: object = act  # a function, or more than that
-    if isinstance(told, Remembers):
-        told.begin()
+    player: object = act  # a function, or more than that
+    if isinstance(player, Stateful):
+        player.begin()
     while left:
         moved = worlds.step(act(obs))
         obs = moved.obs
-        if isinstance(told, Remembers):
-            told.note(moved.boundary | ~moved.mask)
+        if isinstance(player, Stateful):
+            player.note(moved.boundary | ~moved.mask)
         for episode in moved.episodes:
             if len(ended[episode.env]) < wanted[episode.env]:
                 ended[episode.env].append(episode)

@@ -83,7 +83,7 @@ def to_steps(seen: Experience, policy: ActorPolicy, critic: Net) -> Steps:
     )
 
 
-def credited(
+def advantage_batch(
     seen: Experience, policy: ActorPolicy, critic: Net, *, gamma: float, lam: float
 ) -> Batch:
     """The steps that count, with GAE and the return (advantage + value) that it implies."""
@@ -121,6 +121,6 @@ def descend(
     return norm
 
 
-def scheduled(value: float, schedule: Schedule, left: float) -> float:
-    """`value`, or its `left` share where it falls linearly to 0."""
-    return value * left if schedule == "linear" else value
+def scheduled(value: float, schedule: Schedule, remaining: float) -> float:
+    """`value`, or its `remaining` share where it falls linearly to 0."""
+    return value * remaining if schedule == "linear" else value

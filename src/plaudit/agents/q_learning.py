@@ -48,10 +48,12 @@ class QLearning(OffPolicy):
         0.4, ge=0, le=1, description="First power of importance weights; grows to 1 (2016: 0.4)."
     )
     target_every: int | None = Field(
-        None, ge=1, description="Environment steps between copies into the slow net; none: by tau."
+        None,
+        ge=1,
+        description="Environment steps between copies into the target net; none: by tau.",
     )
     tau: float = Field(
-        0.005, gt=0, le=1, description="Share that the slow net moves before each gradient step."
+        0.005, gt=0, le=1, description="Share that the target net moves before each gradient step."
     )
     epsilon_start: float = Field(1.0, ge=0, le=1, description="First chance of any action (2015).")
     epsilon_end: float = Field(
@@ -70,8 +72,8 @@ class QLearning(OffPolicy):
     hidden: tuple[int, ...] = Field((128, 128), description="Sizes of the hidden layers.")
 
 
-class Slow(Generic[M]):
-    """A copy of a net that follows it.
+class TargetNet(Generic[M]):
+    """A copy of a net that follows it; `slow` is its name in checkpoints.
 
     With `every`, it becomes the net again whenever so many environment steps have gone by; without,
     it moves the share `tau` of the way before each gradient step. It begins equal to the net.
@@ -79,25 +81,25 @@ class Slow(Generic[M]):
 
     def __init__(self, source: M, *, every: int | None, tau: float) -> None:
         self.source = source
-        self.copy: M = copy.deepcopy(source).requires_grad_(False)
+        self.net: M = copy.deepcopy(source).requires_grad_(False)
         self.every, self.tau = every, tau
         self._step = 0
 
     def follow(self, step: int) -> None:
         """To be called before each gradient step, at so many environment steps of all copies."""
         if self.every is None:
-            polyak_(self.copy, self.source, self.tau)
+            polyak_(self.net, self.source, self.tau)
         elif step // self.every > self._step // self.every:
-            polyak_(self.copy, self.source, 1.0)
+            polyak_(self.net, self.source, 1.0)
         self._step = step
 
     def state(self) -> Saved:
         """Weights, and when it followed last."""
-        return arrays(self.copy), {"step": self._step}
+        return arrays(self.net), {"step": self._step}
 
     def restore(self, saved: Saved) -> None:
         """Goes on from there."""
-        load_arrays(self.copy, saved[0])
+        load_arrays(self.net, saved[0])
         self._step = int(saved[1]["step"])
 
 
@@ -116,9 +118,11 @@ def new_replay(config: QLearning, worlds: Worlds) -> Replay:
     return PrioritisedReplay(size, *specs, gamma=gamma, n=n, alpha=config.priority_alpha)
 
 
-def drawn(config: QLearning, replay: Replay, left: float, rng: np.random.Generator) -> Batch:
-    """A batch; the power of the weights goes from `priority_beta` to 1 as `left` goes to 0."""
+def sample_batch(
+    config: QLearning, replay: Replay, remaining: float, rng: np.random.Generator
+) -> Batch:
+    """A batch; the power of the weights goes from `priority_beta` to 1 as `remaining` goes to 0."""
     if isinstance(replay, PrioritisedReplay):
-        beta = 1.0 - (1.0 - config.priority_beta) * left
+        beta = 1.0 - (1.0 - config.priority_beta) * remaining
         return replay.sample(config.batch_size, rng, beta=beta)
     return replay.sample(config.batch_size, rng)

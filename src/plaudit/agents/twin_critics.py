@@ -22,14 +22,14 @@ F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-def joined(obs: NDArray[Any], action: F32) -> F32:
+def critic_input(obs: NDArray[Any], action: F32) -> F32:
     """What the critics take: [B, numbers of the observation + d], images flattened."""
     return np.concatenate([obs.reshape(len(obs), -1), action], 1, dtype=np.float32)
 
 
 def least_q(critic: Net, obs: NDArray[Any], action: F32) -> tuple[F32, F32]:
     """min_i Q_i(s, a) [B], and its gradient in a [B, d]; where both are equal, that of the first."""
-    x = joined(obs, action)
+    x = critic_input(obs, action)
     by_hand = critic.num_images == 0 and critic.activation == "relu"
     by_rows = by_hand and _least_by_rows(critic, critic.seen(x))
     q, of_inputs = by_rows or _by_autograd(critic, x, 2)
@@ -38,7 +38,7 @@ def least_q(critic: Net, obs: NDArray[Any], action: F32) -> tuple[F32, F32]:
 
 def first_q(critic: Net, obs: NDArray[Any], action: F32) -> tuple[F32, F32]:
     """Q_1(s, a) [B], and its gradient in a [B, d]."""
-    x = joined(obs, action)
+    x = critic_input(obs, action)
     by_hand = critic.num_images == 0 and critic.activation == "relu"
     by_rows = by_hand and _first_by_rows(critic, critic.seen(x))
     q, of_inputs = by_rows or _by_autograd(critic, x, 1)
@@ -107,4 +107,4 @@ def _rectify(grad: F32, h: F32, rows: Ints) -> None:
             grad[i, j] = np.float32(0.0) if h[row, j] <= np.float32(0.0) else grad[i, j]
 
 
-__all__ = ["first_q", "joined", "least_q"]
+__all__ = ["critic_input", "first_q", "least_q"]

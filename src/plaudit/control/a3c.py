@@ -38,7 +38,7 @@ from plaudit.agents.actor_critic import objective
 from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import Schedule, scheduled
 from plaudit.agents.training import watched, worlds_of
-from plaudit.control.shared_weights import Shared
+from plaudit.control.shared_weights import SharedWeights
 from plaudit.envs.make import make_worlds
 from plaudit.envs.rewarded import StepReward
 from plaudit.envs.rollout import collect
@@ -113,7 +113,9 @@ class Report(NamedTuple):
 class Worker:
     """Acts in its own worlds by a copy of the shared weights, and improves the shared ones."""
 
-    def __init__(self, config: A3CConfig, shared: Shared, index: int, worlds: Worlds) -> None:
+    def __init__(
+        self, config: A3CConfig, shared: SharedWeights, index: int, worlds: Worlds
+    ) -> None:
         self._config, self._shared, self._index = config, shared, index
         self.worlds = worlds
         self.draws = SeededGenerator(config.seed, 3 + index + config.num_workers * shared.start)
@@ -124,7 +126,7 @@ class Worker:
     def round(self) -> Report:
         """One rollout and its gradient."""
         config, shared = self._config, self._shared
-        shared.give(self._params)
+        shared.copy_to(self._params)
         seen = collect(
             self.worlds,
             lambda obs: self.policy.act(obs, self.draws.rng),
@@ -164,7 +166,7 @@ def nets(config: A3CConfig, worlds: Worlds, rng: np.random.Generator) -> tuple[A
     return policy, network(worlds.obs_spec, 1, rng=rng, gain_out=1.0, **shape)
 
 
-def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> None:
+def work(config: A3CConfig, shared: SharedWeights, index: int, pipe: Connection) -> None:
     """The life of a worker's process: rounds until the end, reports now and then."""
     torch.set_num_threads(1)
     try:
@@ -176,10 +178,10 @@ def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> Non
         while not shared.finished:
             reports.append(worker.round())
             if time.monotonic() - told > REPORT_SECONDS:
-                pipe.send(summed(reports))
+                pipe.send(total_report(reports))
                 reports, told = [], time.monotonic()
         if reports:
-            pipe.send(summed(reports))
+            pipe.send(total_report(reports))
     except BrokenPipeError:
         return  # the parent is gone
     except UserError as error:
@@ -188,7 +190,7 @@ def work(config: A3CConfig, shared: Shared, index: int, pipe: Connection) -> Non
         pipe.send(f"worker {index} of a3c failed:\n{traceback.format_exc()}")
 
 
-def summed(reports: list[Report]) -> Report:
+def total_report(reports: list[Report]) -> Report:
     """Several reports as one."""
     names = reports[0].numbers
     means = {name: math.fsum(r.numbers[name] for r in reports) / len(reports) for name in names}
@@ -199,7 +201,7 @@ def summed(reports: list[Report]) -> Report:
 # --- the loop
 
 
-class Workforce(Protocol):
+class Workers(Protocol):
     """Whoever does the work: one worker here, or several elsewhere."""
 
     def gather(self) -> list[Report]:
@@ -215,7 +217,7 @@ class Workforce(Protocol):
         ...
 
 
-class Alone:
+class LocalWorker:
     """One worker in this process."""
 
     def __init__(self, worker: Worker, *, lent: bool) -> None:
@@ -264,13 +266,13 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-class Crew:
+class WorkerProcesses:
     """Workers in processes of their own."""
 
-    def __init__(self, config: A3CConfig, shared: Shared) -> None:
+    def __init__(self, config: A3CConfig, shared: SharedWeights) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads' locks
         self._shared = shared
-        self._said: str | None = None
+        self._reason: str | None = None
         self._pipes: dict[Connection, int] = {}
         self._processes = []
         for index in range(config.num_workers):
@@ -294,7 +296,7 @@ class Crew:
                 while pipe.poll():
                     told = pipe.recv()
                     if isinstance(told, str):
-                        self._said = self._said or told
+                        self._reason = self._reason or told
                     else:
                         reports.append(told)
             except EOFError:
@@ -307,17 +309,17 @@ class Crew:
         pipe.close()
         process = self._processes[index]
         process.join(PATIENCE)
-        if process.exitcode != 0 and self._said is None:
-            self._said = (
+        if process.exitcode != 0 and self._reason is None:
+            self._reason = (
                 f"worker {index} of a3c died ({_why(process.exitcode)}) at step"
                 f" {self._shared.step}; the run can be resumed from its last checkpoint"
             )
 
     def fault(self) -> str | None:
         """What a worker died of, or that none is left."""
-        if self._said is None and not self._pipes and self._shared.step < self._shared.total:
+        if self._reason is None and not self._pipes and self._shared.step < self._shared.total:
             return "the workers of a3c left before the end"
-        return self._said
+        return self._reason
 
     def close(self) -> None:
         """Tells the workers to leave, and ends those that do not."""
@@ -368,26 +370,26 @@ def a3c(
         acting.close()
     policy, critic = nets(config, acting, SeededGenerator(config.seed, 0).rng)
     params = [*policy.parameters(), *critic.parameters()]
-    shared = Shared(params, config.num_workers, config.steps)
+    shared = SharedWeights(params, config.num_workers, config.steps)
     parts: dict[str, Savable] = {"critic": Weights(critic), "shared": shared}
-    alone: Alone | None = None
+    alone: LocalWorker | None = None
     if config.num_workers == 1:
-        alone = Alone(Worker(config, shared, 0, acting), lent=worlds is not None)
+        alone = LocalWorker(Worker(config, shared, 0, acting), lent=worlds is not None)
         parts["alone"] = alone
     monitor, kept = watched("a3c", config, policy, acting.statistics, saved, **parts)
 
-    crew: Workforce = Crew(config, shared) if alone is None else alone
+    workers: Workers = WorkerProcesses(config, shared) if alone is None else alone
     try:
         while not monitor.finished:
-            for report in crew.gather():
+            for report in workers.gather():
                 monitor.count(report.steps, report.episodes)
                 monitor.add(report.numbers)
-            shared.give(params)
-            fault = crew.fault()
+            shared.copy_to(params)
+            fault = workers.fault()
             if fault is not None:
                 yield Checkpoint(monitor.step, kept.state, due=True)
                 raise UserError(fault)
             yield from monitor.events(kept)
     finally:
-        crew.close()
+        workers.close()
     yield monitor.done()

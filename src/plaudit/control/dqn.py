@@ -2,15 +2,15 @@
 
     1. act: any action with chance ε, else the one of highest Q; keep the transition;
     2. draw a batch of chains of up to `n_step` steps from replay;
-    3. lessen H(Q(s, a) − (r + γ·r' + … + γ^k·Q_slow(s_k, a*))), H Huber's loss, Q_slow a slow copy.
+    3. lessen H(Q(s, a) − (r + γ·r' + … + γ^k·Q⁻(s_k, a*))), H Huber's loss, Q⁻ the target net.
 
-`target` says who chooses a*: the slow copy (q: Mnih et al. 2015), or the net that learns (double_q:
+`target` says who chooses a*: the target net (q: Mnih et al. 2015), or the net that learns (double_q:
 van Hasselt et al. 2016). `net` may split values into those of states and advantages (dueling: Wang
 et al. 2016), and `replay` may prefer what surprised (prioritised: Schaul et al. 2016). Learning the
 distribution of returns is `dqn_distributional`.
 
 Departures from Mnih et al. 2015: Adam in place of RMSprop, gradients clipped by their norm, several
-steps' rewards (Hessel et al. 2018), and by default a slow copy that follows little by little
+steps' rewards (Hessel et al. 2018), and by default a target net that follows little by little
 (Lillicrap et al. 2016) where 2015 copied every 10,000 updates.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plaudit.agents.off_policy import act_and_learn
-from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
+from plaudit.agents.q_learning import QLearning, TargetNet, epsilon, new_replay, sample_batch
 from plaudit.agents.q_values import F32, HEADS, TARGETS, epsilon_greedy, huber_td, traced_q_values
 from plaudit.agents.training import Training
 from plaudit.envs.replay import Batch
@@ -43,7 +43,7 @@ class DQNConfig(QLearning):
 
     target: Literal["double_q", "q"] = Field(
         "double_q",
-        description="Who chooses the next action of a target: the slow copy (q), or the net that "
+        description="Who chooses the next action of a target: the target net (q), or the net that "
         "learns (double_q).",
     )
     net: Literal["plain", "dueling"] = Field(
@@ -62,10 +62,10 @@ def dqn(
     training = Training("dqn", config, worlds, reward, gamma=config.gamma)
     specs = training.obs_spec, training.action_spec
     policy = greedy(*specs, rng=training.init_rng, hidden=config.hidden, head=HEADS[config.net])
-    slow = Slow(policy, every=config.target_every, tau=config.tau)
+    target = TargetNet(policy, every=config.target_every, tau=config.tau)
     optimiser = FlatAdam(policy.parameters(), lr=config.lr)
     replay = new_replay(config, training.worlds)
-    obs = training.begin(policy, saved, slow=slow, optimiser=optimiser, replay=replay)
+    obs = training.begin(policy, saved, slow=target, optimiser=optimiser, replay=replay)
     monitor = training.monitor
     target_of = TARGETS[config.target]
 
@@ -74,9 +74,9 @@ def dqn(
         return epsilon_greedy(policy, obs, policy.head.epsilon, training.rng)
 
     def learn() -> dict[str, float]:
-        slow.follow(monitor.step)
-        batch = drawn(config, replay, monitor.remaining, training.rng)
-        goal = target_of(batch, policy, slow.copy)
+        target.follow(monitor.step)
+        batch = sample_batch(config, replay, monitor.remaining, training.rng)
+        goal = target_of(batch, policy, target.net)
         optimiser.lr = config.lr * (monitor.remaining if config.lr_schedule == "linear" else 1.0)
         delta, metrics = improve(policy, optimiser, batch, goal, config.max_grad_norm)
         if isinstance(replay, PrioritisedReplay):

@@ -1,7 +1,7 @@
 """Distributional DQN: learn quantiles of the return of every action, and act by their mean (QR-DQN).
 
 The net gives θ_1(s, a) … θ_N(s, a), which are to lie at the chances τ_i = (i − ½)/N. With goals
-T_j = r + γ·r' + … + γ^k·θ_j(s_k, a*) of the slow copy, and u = T_j − θ_i(s, a),
+T_j = r + γ·r' + … + γ^k·θ_j(s_k, a*) of the target net, and u = T_j − θ_i(s, a),
 
     loss = Σ_i mean_j |τ_i − 1{u < 0}| · H(u),      H Huber's loss with κ = 1
 
@@ -10,8 +10,8 @@ a* is what the net that learns holds for best (double: van Hasselt et al. 2016).
 so that layer's averages give the same values, and acting costs no more than with `dqn`.
 
 Source: Dabney et al. 2018, "Distributional reinforcement learning with quantile regression",
-equations 9 and 10, algorithm 1. Departures: the double choice, chains of several steps, the slow
-copy's small moves, as in `dqn`.
+equations 9 and 10, algorithm 1. Departures: the double choice, chains of several steps, the
+target net's small moves, as in `dqn`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import Field
 
 from plaudit.agents.loop import Weights
 from plaudit.agents.off_policy import act_and_learn
-from plaudit.agents.q_learning import QLearning, Slow, drawn, epsilon, new_replay
+from plaudit.agents.q_learning import QLearning, TargetNet, epsilon, new_replay, sample_batch
 from plaudit.agents.q_values import F32, Ints, epsilon_greedy
 from plaudit.agents.training import Training
 from plaudit.envs.replay import Batch
@@ -63,11 +63,11 @@ def dqn_distributional(
     policy = greedy(*specs, rng=training.init_rng, hidden=config.hidden)
     net = quantile_net(policy, config.num_quantiles, training.init_rng)
     fold(net, policy)
-    slow = Slow(net, every=config.target_every, tau=config.tau)
+    target = TargetNet(net, every=config.target_every, tau=config.tau)
     optimiser = FlatAdam(net.parameters(), lr=config.lr)
     replay = new_replay(config, training.worlds)
     obs = training.begin(
-        policy, saved, quantiles=Weights(net), slow=slow, optimiser=optimiser, replay=replay
+        policy, saved, quantiles=Weights(net), slow=target, optimiser=optimiser, replay=replay
     )
     monitor = training.monitor
 
@@ -76,9 +76,9 @@ def dqn_distributional(
         return epsilon_greedy(policy, obs, policy.head.epsilon, training.rng)
 
     def learn() -> dict[str, float]:
-        slow.follow(monitor.step)
-        batch = drawn(config, replay, monitor.remaining, training.rng)
-        goal = quantile_target(batch, policy, slow.copy)
+        target.follow(monitor.step)
+        batch = sample_batch(config, replay, monitor.remaining, training.rng)
+        goal = quantile_target(batch, policy, target.net)
         optimiser.lr = config.lr * (monitor.remaining if config.lr_schedule == "linear" else 1.0)
         delta, metrics = improve(net, optimiser, batch, goal, config.max_grad_norm)
         fold(net, policy)
@@ -104,11 +104,11 @@ def improve(
     return delta, {"loss/q": loss, "q/mean": mean, "grad_norm": norm}
 
 
-def quantile_target(batch: Batch, policy: Policy[Any], slow: Net) -> F32:
-    """T [B, N] = reward + discount · θ_slow(next_obs, a*), a* the best by the policy's means."""
+def quantile_target(batch: Batch, policy: Policy[Any], target: Net) -> F32:
+    """T [B, N] = reward + discount · θ_target(next_obs, a*), a* the best by the policy's means."""
     chosen = policy.act(batch.next_obs, None)
     num_actions = policy.head.spec.sizes[0]
-    theta = slow.infer(batch.next_obs).reshape(len(chosen), num_actions, -1)
+    theta = target.infer(batch.next_obs).reshape(len(chosen), num_actions, -1)
     goal: F32 = (
         batch.reward[:, None] + batch.discount[:, None] * theta[np.arange(len(chosen)), chosen]
     )

@@ -23,7 +23,7 @@ from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
-    credited,
+    advantage_batch,
     descend,
     scheduled,
 )
@@ -113,7 +113,7 @@ def ppo(
         monitor.count(seen.num_steps, seen.episodes)
 
         # Credit.
-        batch = credited(seen, policy, critic, gamma=config.gamma, lam=config.lam)
+        batch = advantage_batch(seen, policy, critic, gamma=config.gamma, lam=config.lam)
 
         # Improve.
         lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)

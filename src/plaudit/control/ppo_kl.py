@@ -29,7 +29,7 @@ from plaudit.agents.loop import Loop, Weights
 from plaudit.agents.on_policy import (
     Batch,
     Schedule,
-    credited,
+    advantage_batch,
     descend,
     scheduled,
 )
@@ -134,7 +134,7 @@ def ppo_kl(
         seen = collect(training.worlds, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
         monitor.count(seen.num_steps, seen.episodes)
-        batch = credited(seen, policy, critic, gamma=config.gamma, lam=config.lam)
+        batch = advantage_batch(seen, policy, critic, gamma=config.gamma, lam=config.lam)
         optimiser.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
 
         old = distributions(policy, batch)

@@ -119,13 +119,13 @@ def ppo_recurrent(
     def act(obs: Array) -> Array:
         return policy.draw(obs, of_actor, training.rng)
 
-    telling = Telling(training.worlds, of_actor)
+    tracked = EpisodeTracker(training.worlds, of_actor)
     while not monitor.finished:
         begun = copy(of_actor)
-        seen = collect(telling, act, obs, config.num_steps, to_env=policy.to_env)
+        seen = collect(tracked, act, obs, config.num_steps, to_env=policy.to_env)
         obs = seen.last_obs
         monitor.count(seen.num_steps, seen.episodes)
-        batch = remembered(config, policy, critic, seen, begun, of_critic)
+        batch = sequences_of(config, policy, critic, seen, begun, of_critic)
 
         optimiser.lr = scheduled(config.lr, config.lr_schedule, monitor.remaining)
         for part in batch.minibatches(config.num_epochs, config.num_minibatches, training.rng):
@@ -138,7 +138,7 @@ def ppo_recurrent(
     yield training.end()
 
 
-class Telling:
+class EpisodeTracker:
     """Worlds that tell a memory where episodes begin."""
 
     def __init__(self, worlds: Worlds, memory: Memory) -> None:
@@ -235,7 +235,7 @@ class Sequences:
                     yield part
 
 
-def remembered(
+def sequences_of(
     config: RecurrentPPOConfig,
     policy: RecurrentPolicy,
     critic: RecurrentNet,

@@ -96,7 +96,7 @@ def reinforce(
         actor_adam.step()
         monitor.add({**numbers, "lr": config.lr})
         if judge is not None:
-            monitor.add(teach(judge, critic_adam, seen, ret, num_steps=config.value_steps))
+            monitor.add(fit_baseline(judge, critic_adam, seen, ret, num_steps=config.value_steps))
         yield from monitor.events(training.parts)
     yield training.end()
 
@@ -131,7 +131,7 @@ def reinforce_loss(
     return loss, ret, {"loss/policy": loss.item(), "policy/entropy": entropy}
 
 
-def teach(
+def fit_baseline(
     critic: Net, adam: FlatAdam, seen: Experience, ret: Tensor, *, num_steps: int
 ) -> dict[str, float]:
     """Fits the critic to the returns by `num_steps` steps on ½(V − G)²; numbers from before them."""

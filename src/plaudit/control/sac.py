@@ -33,7 +33,7 @@ from plaudit.agents.loop import Weights
 from plaudit.agents.off_policy import OffPolicy, act_and_learn, descend, uniform_replay
 from plaudit.agents.temperature import Temperature
 from plaudit.agents.training import Training
-from plaudit.agents.twin_critics import joined, least_q
+from plaudit.agents.twin_critics import critic_input, least_q
 from plaudit.envs.replay import Batch
 from plaudit.envs.rewarded import StepReward
 from plaudit.envs.worlds import Array, Worlds
@@ -141,9 +141,9 @@ class Learner:
         self.temperature.step(entropy)
 
         then = Draw.of(self.policy.net.infer(batch.next_obs), noise[1])
-        next_q = self.target.infer(joined(batch.next_obs, then.action))[..., 0].min(0)
+        next_q = self.target.infer(critic_input(batch.next_obs, then.action))[..., 0].min(0)
         y = soft_target(batch, next_q, then.logp, alpha)
-        q, critic_back = self.critic.traced(joined(batch.obs, batch.action))
+        q, critic_back = self.critic.traced(critic_input(batch.obs, batch.action))
         error = q[..., 0] - y
         descend(self.critic_optimiser, critic_back, error[..., None] / np.float32(len(y)))
 

@@ -19,7 +19,7 @@ RMSPROP_DECAY, RMSPROP_EPS = 0.99, 1e-5
 """α as in 2016, section 8; ε as OpenAI's A2C has it."""
 
 
-class Shared:
+class SharedWeights:
     """Weights θ and RMSprop's statistic g in memory that all workers write to, and their counts."""
 
     def __init__(self, params: list[torch.Tensor], num_workers: int, total: int) -> None:
@@ -31,7 +31,7 @@ class Shared:
         self._stop = multiprocessing.RawValue("b", 0)
         self.start, self.total = 0, total
         self.square[:] = 1.0  # as TensorFlow 1 began it
-        self.take(params)
+        self.copy_from(params)
 
     @property
     def params(self) -> NDArray[np.float32]:
@@ -66,11 +66,11 @@ class Shared:
         """Adds to a worker's own counter, which nobody else writes to."""
         self._steps[worker] += steps
 
-    def take(self, params: list[torch.Tensor]) -> None:
+    def copy_from(self, params: list[torch.Tensor]) -> None:
         """θ ← these parameters."""
         self.params[:] = np.concatenate([p.detach().numpy().ravel() for p in params])
 
-    def give(self, params: list[torch.Tensor]) -> None:
+    def copy_to(self, params: list[torch.Tensor]) -> None:
         """These parameters ← θ."""
         for p, part in zip(params, np.split(self.params, self._ends[:-1]), strict=True):
             p.detach().numpy().ravel()[:] = part

@@ -24,7 +24,7 @@ from pydantic import Field
 from plaudit.agents.loop import Weights
 from plaudit.agents.off_policy import OffPolicy, act_and_learn, descend, uniform_replay
 from plaudit.agents.training import Training
-from plaudit.agents.twin_critics import first_q, joined
+from plaudit.agents.twin_critics import critic_input, first_q
 from plaudit.envs.replay import Batch
 from plaudit.envs.rewarded import StepReward
 from plaudit.envs.worlds import Array, Worlds
@@ -125,9 +125,9 @@ class Learner:
             std=config.target_noise,
             clip=config.target_noise_clip,
         )
-        next_q = self.critic_target.infer(joined(batch.next_obs, next_action))[..., 0].min(0)
+        next_q = self.critic_target.infer(critic_input(batch.next_obs, next_action))[..., 0].min(0)
         y = batch.reward + batch.discount * next_q
-        q, critic_back = self.critic.traced(joined(batch.obs, batch.action))
+        q, critic_back = self.critic.traced(critic_input(batch.obs, batch.action))
         error = q[..., 0] - y
         descend(self.critic_optimiser, critic_back, error[..., None] * np.float32(2 / len(y)))
         metrics = {

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from plaudit.envs.guard import fault, said
+from plaudit.envs.guard import fault, in_one_line
 from plaudit.envs.spaces import ActionCodec, ObsCodec, Unfit
 from plaudit.envs.worlds import Array
 from plaudit.records.errors import UserError
@@ -143,7 +143,7 @@ class Copy:
         try:
             answer = self.env.reset(seed=self._episode_seed())
         except Exception as error:
-            raise self.fault(f"its reset raised {said(error)}") from error
+            raise self.fault(f"its reset raised {in_one_line(error)}") from error
         if type(answer) is not tuple or len(answer) != 2:
             raise self.fault(f"its reset gave {_kind(answer)}; (obs, info) is expected")
         return answer
@@ -175,7 +175,7 @@ class Copy:
         try:
             answer = self._env_step(action)
         except Exception as error:
-            raise self.fault(f"raised {said(error)}") from error
+            raise self.fault(f"raised {in_one_line(error)}") from error
         if type(answer) is not tuple or len(answer) != 5:
             expected = "(obs, reward, terminated, truncated, info) is expected"
             raise self.fault(f"gave {_kind(answer)}; {expected}")

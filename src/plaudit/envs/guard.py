@@ -27,7 +27,7 @@ def fault(name: str, env: int | None, step: int, what: str, *, episode_step: int
     return UserError(f"{name}{which}, step {step}{within}: {what}")
 
 
-def said(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 
 from plaudit.envs.copies import Copy
-from plaudit.envs.guard import Clock, Hung, said
+from plaudit.envs.guard import Clock, Hung, in_one_line
 from plaudit.envs.masks import MaskedCodec, MaskedEnv, Place, has_mask, place_by_spaces
 from plaudit.envs.native import Native
 from plaudit.envs.processes import Processes
@@ -243,12 +243,12 @@ def _called(settings: WorldSettings, make: Callable[..., Any], *args: Any, **opt
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None:
-            raise UserError(f"{settings.env} could not be made: {said(error)}") from error
+            raise UserError(f"{settings.env} could not be made: {in_one_line(error)}") from error
         if found[1] == "render_mode":
             raise UserError(f"{settings.env} draws no pictures: it takes no render_mode") from error
         raise UserError(f"{settings.env} has no option {found[1]!r} (env_options)") from error
     except Exception as error:
-        raise UserError(f"{settings.env} could not be made: {said(error)}") from error
+        raise UserError(f"{settings.env} could not be made: {in_one_line(error)}") from error
 
 
 def _missing(name: str, error: Exception) -> str:

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from plaudit.envs.copies import MASK
-from plaudit.envs.guard import Clock, Hung, fault, is_finite, said
+from plaudit.envs.guard import Clock, Hung, fault, in_one_line, is_finite
 from plaudit.envs.masks import MaskedCodec, Seen, has_mask, info_of_row, place_by_spaces
 from plaudit.envs.spaces import ObsCodec, Unfit, action_codec, obs_codec
 from plaudit.envs.worlds import Array, Episode, Transition, check_kind
@@ -167,7 +167,7 @@ class Native:
             within = f"within {self._clock.timeout:g} s (step_timeout)"
             raise self._fault(None, f"{what} did not answer {within}") from None
         except Exception as error:
-            raise self._fault(None, f"{what} raised {said(error)}") from error
+            raise self._fault(None, f"{what} raised {in_one_line(error)}") from error
         finally:
             self._clock.busy = False
         if not isinstance(answer, tuple) or len(answer) != size:

@@ -37,11 +37,11 @@ SMALL = ((32, 3, 2, 1), (64, 3, 2, 1), (64, 3, 1, 1))
 """For images with a side under 36 pixels."""
 NUM_FEATURES = 512
 """Features of an image (Mnih et al. 2015)."""
-SPELLED = 64
+MAX_WRITTEN_CODES = 64
 """Features up to which one-hot codes are written out: BLAS is quicker there than looking up."""
 
 
-class Eyes(nn.Module):
+class ImageEncoder(nn.Module):
     """Convolutions of one image, then NUM_FEATURES rectified features."""
 
     def __init__(self, shape: tuple[int, ...], rng: np.random.Generator, init: Init) -> None:
@@ -56,7 +56,7 @@ class Eyes(nn.Module):
             width = (width + 2 * padding - kernel) // stride + 1
         parts += [nn.Flatten(), nn.Linear(channels * height * width, NUM_FEATURES), nn.ReLU()]
         self.parts = nn.Sequential(*parts)
-        _begin(self.parts, rng, init)
+        _initialise(self.parts, rng, init)
 
     def forward(self, image: Tensor) -> Tensor:
         """Features [B, 512] of images [B, C, H, W] in 0 to 255."""
@@ -92,8 +92,9 @@ class Net(nn.Module):
         self.activation, self.copies, self.extra_inputs = activation, copies, extra_inputs
         images = [piece for piece in obs_spec.pieces if piece.kind == "image"]
         self.num_images = len(images)
+        # Its name stands in saved weights.
         self.eyes = nn.ModuleList(
-            Eyes(piece.shape, rng, init) for _ in range(copies) for piece in images
+            ImageEncoder(piece.shape, rng, init) for _ in range(copies) for piece in images
         )
         self.num_barred = obs_spec.num_barred if bars else 0
         self.features: Features | None = None
@@ -109,7 +110,7 @@ class Net(nn.Module):
         num_seen = extra_inputs + obs_spec.num_features
         num_seen += sum(NUM_FEATURES - piece.size for piece in images)
         self.mlp: MLP
-        if self.features and not images and not extra_inputs and num_seen > SPELLED:
+        if self.features and not images and not extra_inputs and num_seen > MAX_WRITTEN_CODES:
             self.mlp = LookUpMLP(self.features, (*hidden, num_out), **keys)
         else:
             self.mlp = MLP((num_seen, *hidden, num_out), **keys)
@@ -125,7 +126,7 @@ class Net(nn.Module):
         elif self.features is None or isinstance(self.mlp, LookUpMLP):
             out = self.mlp.forward(x)
         else:
-            out = self.mlp.forward(self.features.spelled_tensor(x))
+            out = self.mlp.forward(self.features.one_hot_tensor(x))
         if not self.num_barred:
             return out
         barred = torch.zeros(out.shape[-2:], dtype=torch.bool, device=out.device)
@@ -166,7 +167,7 @@ class Net(nn.Module):
         """What the layers take of x [B, ...], without images."""
         if self.features is None or isinstance(self.mlp, LookUpMLP):
             return x
-        return self.features.spelled(x)
+        return self.features.one_hot(x)
 
     def allowed(self, obs: Array) -> NDArray[np.bool_]:
         """Which actions are allowed [B, A], of observations that have a mask."""
@@ -191,21 +192,21 @@ class Net(nn.Module):
         self._add_gradient(trace, np.where(barred, np.float32(0), grad))
 
     def _features(self, x: Tensor, copy: int) -> Tensor:
-        """[B, features]: images through this copy's eyes, the rest as it is, in order."""
+        """[B, features]: images through this copy's encoders, the rest as it is, in order."""
         x = x.flatten(1)
         expected = sum(piece.size for piece in self.obs_spec.pieces) + self.extra_inputs
         if x.shape[1] != expected:
             raise UserError(f"the net takes {expected} numbers an observation, found {x.shape[1]}.")
         parts, start = [], 0
-        eyes = iter(self.eyes[copy * self.num_images : (copy + 1) * self.num_images])
+        encoders = iter(self.eyes[copy * self.num_images : (copy + 1) * self.num_images])
         for piece in self.obs_spec.pieces:
             part = x[:, start : start + piece.size]
             start += piece.size
             if piece.kind == "image":
-                parts.append(next(eyes)(part.reshape(-1, *piece.shape)))
+                parts.append(next(encoders)(part.reshape(-1, *piece.shape)))
             elif piece.kind == "choice":
                 alone = ObsSpec((piece.size,), "float32", (piece,))
-                parts.append(Features(alone).spelled_tensor(part))
+                parts.append(Features(alone).one_hot_tensor(part))
             elif piece.kind == "vector":
                 parts.append(part)
         if self.extra_inputs:
@@ -296,7 +297,7 @@ def _backward(out: Tensor, grad: F32) -> None:
 
 
 @torch.no_grad()
-def _begin(parts: nn.Sequential, rng: np.random.Generator, init: Init) -> None:
+def _initialise(parts: nn.Sequential, rng: np.random.Generator, init: Init) -> None:
     """First weights of convolutions and linear layers, drawn from `rng`."""
     for part in parts:
         if not isinstance(part, nn.Conv2d | nn.Linear):

@@ -89,7 +89,7 @@ class LookUpMLP(MLP):
         return into, None
 
     def _by_torch(self, x: Tensor) -> Tensor:
-        return super()._by_torch(self.features.spelled_tensor(x))
+        return super()._by_torch(self.features.one_hot_tensor(x))
 
     def _check_input(self, shape: Any) -> None:
         if shape[-1] not in (self.features.num_columns, self.features.num_features):

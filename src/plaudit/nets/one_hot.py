@@ -2,7 +2,7 @@
 
 The product of a weight with a one-hot code is one column of the weight, and its gradient in the
 weight is 0 but in that column; `products` and `spread` are these, for any number of choices at the
-cost of one. `spelled` writes the codes out, which is quicker where they are short.
+cost of one. `one_hot` writes the codes out, which is quicker where they are short.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Features:
         """Whether `x` [..., n] is spelled out already."""
         return bool(x.shape[-1] == self.num_features != self.num_columns)
 
-    def spelled(self, x: NDArray[Any]) -> F32:
+    def one_hot(self, x: NDArray[Any]) -> F32:
         """[..., features], newly made, of x [..., columns]; what is spelled out already stays."""
         if self.are(x):
             return np.asarray(x, np.float32)
@@ -59,7 +59,7 @@ class Features:
         assert fit, "a choice out of its range"
         return out.reshape(*x.shape[:-1], self.num_features)
 
-    def spelled_tensor(self, x: Tensor) -> Tensor:
+    def one_hot_tensor(self, x: Tensor) -> Tensor:
         """The same for a tensor on any device, differentiable in the numbers."""
         if self.are(x):
             return x
@@ -69,13 +69,13 @@ class Features:
         return out.scatter(-1, chosen + torch.from_numpy(self._offsets).to(x.device), 1.0)
 
     def products(self, x: F32, weight: F32) -> F32:
-        """spelled(x) @ weightᵀ [B, out], of x [B, columns] and weight [out, features]."""
+        """one_hot(x) @ weightᵀ [B, out], of x [B, columns] and weight [out, features]."""
         out: F32 = x[:, self._numbers] @ weight[:, self._places].T
         add_columns(weight, self._chosen(x), out)
         return out
 
     def spread(self, grad: F32, x: F32, into: F32) -> None:
-        """into = gradᵀ @ spelled(x) [out, features], of grad [B, out] and x [B, columns]."""
+        """into = gradᵀ @ one_hot(x) [out, features], of grad [B, out] and x [B, columns]."""
         into[:] = 0.0
         into[:, self._places] = grad.T @ x[:, self._numbers]
         add_to_columns(grad, self._chosen(x), into)

@@ -60,7 +60,7 @@ class RecurrentNet(nn.Module):
         `hidden` [B, H] was carried into the first step: zeros where the episode begins there.
         """
         nowhere = torch.zeros(obs.shape[:2], dtype=torch.bool)
-        seen = obs if self._features is None else self._features.spelled_tensor(obs)
+        seen = obs if self._features is None else self._features.one_hot_tensor(obs)
         states, _ = self.core(seen, hidden, nowhere)
         out = self.net(states.flatten(0, 1)).unflatten(0, states.shape[:2])
         if self.num_barred:
@@ -69,7 +69,7 @@ class RecurrentNet(nn.Module):
 
     def infer(self, obs: Array, memory: Memory) -> F32:
         """Outputs [B, num_out] for the next observations [B, D], which `memory` then knows."""
-        seen = obs if self._features is None else self._features.spelled(obs)
+        seen = obs if self._features is None else self._features.one_hot(obs)
         memory.hidden = self.core.infer(seen, memory.hidden, memory.starts)
         memory.starts = np.zeros_like(memory.starts)
         out = self.net.infer(memory.hidden)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plaudit.agents.agent import Agent
-from plaudit.agents.evaluation import EVALUATION_SEED, MOST_WORLDS, Remembers, play, summary
+from plaudit.agents.evaluation import EVALUATION_SEED, MOST_WORLDS, Stateful, play, summary
 from plaudit.envs.make import make_worlds
 from plaudit.envs.video import record_episode
 from plaudit.envs.worlds import Array, Episode, Transition, Worlds
@@ -113,7 +113,7 @@ def film(agent: Agent, file: Path, *, seed: int, deterministic: bool = True) -> 
     statistics = agent.statistics
     act = agent.batch(None if deterministic else np.random.default_rng(seed))
     told: object = act
-    if isinstance(told, Remembers):
+    if isinstance(told, Stateful):
         told.begin()
 
     def seen(obs: Array) -> Array:
