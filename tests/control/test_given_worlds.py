@@ -13,7 +13,9 @@ from control.closed_worlds import BANDIT_REWARD, Corridor
 from control.runs import WORLDS, assert_goes_on, assert_same, checkpoints, trained
 from plaudit.agents.loop import Loop
 from plaudit.control.a3c import seed_of_worker
+from plaudit.control.ppo_recurrent import EpisodeTracker
 from plaudit.envs.make import make_worlds
+from plaudit.nets.recurrent_policies import Memory
 from plaudit.pipelines.control.job import ALGORITHMS
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event, Step
@@ -200,6 +202,18 @@ def test_a_reward_that_is_no_number_for_each_copy_is_refused(answer, words):
     loop, config = found("ppo", env="CartPole-v1", num_envs=2, num_steps=8)
     with pytest.raises(UserError, match=words):
         next(loop(config, reward=lambda obs, action, next_obs, end: answer(len(obs))))
+
+
+@pytest.mark.parametrize("key", ["normalise_obs", "normalise_reward"])
+def test_a_reward_cannot_be_put_beneath_scaling_that_is_wrapped(key):
+    loop, config = found("ppo", env="CartPole-v1", num_envs=2, **{key: True})
+    worlds = make_worlds(config, seed=0, gamma=config.gamma)
+    wrapped = EpisodeTracker(worlds, Memory(2, 1))
+    next(loop(config, worlds=wrapped))  # without a reward there is nothing to put
+    with pytest.raises(
+        UserError, match=f"{key} = true, but the worlds given are not as make_worlds"
+    ):
+        next(loop(config, worlds=wrapped, reward=lambda obs, action, next_obs, end: np.zeros(2)))
 
 
 def test_workers_in_other_processes_take_neither():

@@ -107,10 +107,11 @@ def worlds_of(
         _check_fits(config, worlds)
     if reward is None:
         return worlds
-    if config.normalise_reward and not isinstance(worlds, Normalised):
+    if (config.normalise_obs or config.normalise_reward) and not isinstance(worlds, Normalised):
+        key = "normalise_obs" if config.normalise_obs else "normalise_reward"
         raise UserError(
-            "normalise_reward = true, but the worlds given are not as make_worlds gives them, so that"
-            " the reward given would not be scaled; leave the one or the other out"
+            f"{key} = true, but the worlds given are not as make_worlds gives them, so that the reward"
+            " given cannot be put beneath the scaling; leave one of the three out"
         )
     return rewarded(worlds, reward)
 
@@ -125,7 +126,8 @@ def _check_fits(config: Loop, worlds: Worlds) -> None:
         own = "do not scale" if config.normalise_obs else "scale"
         value = str(config.normalise_obs).lower()
         raise UserError(f"the worlds given {own} observations, but normalise_obs = {value}")
-    ours = make_worlds(config, seed=config.seed, num_envs=1, training=False)
+    here = config.model_copy(update={"vector": "sync"}) if config.vector == "processes" else config
+    ours = make_worlds(here, seed=config.seed, num_envs=1, training=False)
     ours.close()
     if worlds.obs_spec != ours.obs_spec:
         raise UserError(
