@@ -13,8 +13,8 @@ import pytest
 
 import plaudit as package
 from plaudit.cli.main import VERBS
+from plaudit.pipelines.glossary import ALIASES, GLOSSARY
 from plaudit.pipelines.registry import find_job
-from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder
 

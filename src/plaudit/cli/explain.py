@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from plaudit.cli.words import Parser
-from plaudit.records.metrics import GLOSSARY, find_metric
 
 WAYS = {"up": "should rise", "down": "should fall", "watch": "to be watched, neither up nor down"}
 
@@ -13,6 +12,8 @@ def main(argv: list[str]) -> int:
     parser = Parser("plaudit explain", description=__doc__)
     parser.add_argument("metric", nargs="?", help="name of a metric, such as objective/kl")
     name = parser.parse_args(argv).metric
+    from plaudit.pipelines.glossary import GLOSSARY, find_metric
+
     if name is None:
         for known, metric in GLOSSARY.items():
             print(f"{known:28}{metric.sentence}")

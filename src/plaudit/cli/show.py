@@ -14,7 +14,6 @@ from rich.text import Text
 from plaudit.cli.progress import clock
 from plaudit.cli.words import NARROW, Parser
 from plaudit.records.errors import command
-from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.recipes import load_recipe
 from plaudit.records.runs import RunFolder, run_path
 from plaudit.records.visible import visible, visible_line
@@ -117,6 +116,8 @@ def _stage_table(
 
 def _results_rows(results: dict[str, Any]) -> list[Sequence[str]]:
     """The numbers of the finished run, each with its sentence where the glossary has one."""
+    from plaudit.pipelines.glossary import ALIASES, GLOSSARY
+
     rows: list[Sequence[str]] = []
     apart = {name for name, _ in _long_texts(results)}
     for name, value in results.items():

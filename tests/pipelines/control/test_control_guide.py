@@ -13,7 +13,7 @@ from plaudit.cli.eval import parser
 from plaudit.cli.main import VERBS
 from plaudit.cli.sweep import take_apart
 from plaudit.pipelines.control.job import ALGORITHMS
-from plaudit.records.metrics import GLOSSARY
+from plaudit.pipelines.glossary import GLOSSARY
 from plaudit.records.recipes import shipped_recipes
 
 GUIDE = Path(__file__).parents[3] / "docs" / "control.md"

@@ -17,7 +17,7 @@ from plaudit.mdp.partial import write_pomdp
 from plaudit.mdp.planning import METHODS, solve
 from plaudit.mdp.worlds import WORLDS, world
 from plaudit.pipelines.finite.learner import learner_of
-from plaudit.records.metrics import GLOSSARY
+from plaudit.pipelines.glossary import GLOSSARY
 from plaudit.records.recipes import load_recipe, shipped_recipes
 from plaudit.records.runs import RunFolder
 

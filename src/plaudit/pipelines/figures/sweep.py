@@ -18,11 +18,11 @@ from plaudit.pipelines.figures.returns import (
     mean_run_interval,
     median_run_interval,
 )
+from plaudit.pipelines.glossary import GLOSSARY
 from plaudit.pipelines.pages.control_plots import seed_curves, series
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.files import read_json, write_json, write_text
 from plaudit.records.intervals import Interval
-from plaudit.records.metrics import GLOSSARY
 from plaudit.records.runs import RunFolder
 from plaudit.records.visible import visible_line
 

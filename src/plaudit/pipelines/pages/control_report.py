@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plaudit.envs.make import find_spec
+from plaudit.pipelines.glossary import ALIASES, GLOSSARY
 from plaudit.pipelines.pages.control_plots import metric_grid, run_curve, series
 from plaudit.pipelines.pages.finite_report import STYLE
 from plaudit.pipelines.pages.page_text import apart, seen
 from plaudit.records.errors import UserError, command
 from plaudit.records.files import write_text
-from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder
 from plaudit.records.visible import visible_line
 

@@ -20,10 +20,10 @@ from plaudit.mdp.pictures import (
     value_on_grid,
 )
 from plaudit.mdp.planning import Solution
+from plaudit.pipelines.glossary import ALIASES, GLOSSARY
 from plaudit.pipelines.pages.page_text import apart, seen
 from plaudit.records.errors import command
 from plaudit.records.files import write_text
-from plaudit.records.metrics import ALIASES, GLOSSARY
 from plaudit.records.runs import RunFolder
 from plaudit.records.visible import visible_line
 

@@ -1,0 +1,21 @@
+"""What collecting feedback logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from plaudit.records.metric import Metric
+
+FEEDBACK: Mapping[str, Metric] = {
+    "feedback/votes": Metric(
+        "Votes collected so far.",
+        "count",
+        "Rises to items times votes for each item.",
+        "up",
+    ),
+    "feedback/ties": Metric(
+        "Share of the votes that call two answers equally good.",
+        "ties / votes",
+        "Below 0.3; many ties mean that the answers are too alike to learn from.",
+    ),
+}
