@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from plaudit.models.answers import texts_of
+from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.roles import Actor
 from plaudit.records.sampling import Sampling
@@ -77,6 +78,7 @@ def answers_from(
     codec: TextCodec,
 ) -> Trajectories:
     """The answers that `draw_answers` kept, grouped by prompt."""
+    require_own(arrays, "token")
     token, there = arrays["token"], arrays["there"]
     return Trajectories.of_answers(
         prompts=prompts,
@@ -88,6 +90,16 @@ def answers_from(
         texts=texts_of(token, there, there, codec),
         sampling=sampling,
     )
+
+
+def require_own(arrays: Mapping[str, Tensor], name: str) -> None:
+    """UserError unless a finished stage kept what this version keeps."""
+    if not any(kept.startswith(name) for kept in arrays):
+        raise UserError(
+            f"what the run kept has no {name!r}: it was begun by another version of Plaudit, so "
+            "finish it with that one, or start it anew",
+            new_run=True,
+        )
 
 
 def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:

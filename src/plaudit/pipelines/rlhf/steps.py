@@ -14,7 +14,7 @@ from plaudit.lm.ppo import ppo
 from plaudit.lm.sft import sft
 from plaudit.models.answers import given_answers
 from plaudit.ops import outcome_reward
-from plaudit.pipelines.rlhf.answers import answers_from, draw_answers
+from plaudit.pipelines.rlhf.answers import answers_from, draw_answers, require_own
 from plaudit.pipelines.rlhf.evaluation import Gold, gold_scores, reward_model_figures
 from plaudit.pipelines.rlhf.opinions import Opinions
 from plaudit.pipelines.rlhf.parts import Parts
@@ -181,4 +181,5 @@ def standardised(model: LocalRewardModel, scores: Tensor) -> StandardisedReward:
 
 def _weights(role: str, arrays: dict[str, Tensor]) -> Saved:
     """What a stage kept of a role, for it to begin anew with."""
+    require_own(arrays, f"{role}/weight.")
     return part_of((arrays, {role: {"version": 0}}), role)
