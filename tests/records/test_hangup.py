@@ -28,6 +28,14 @@ sys.exit(main(sys.argv[1:]))
 """The command in a session of its own, whose terminal is the one it reads from."""
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_heard():
+    """Also where the tests themselves run below nohup, which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ opaque records of what was said; `Comparison` and `Score` are the two readings t
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -367,5 +367,9 @@ def _check_text(text: object, where: str, *, may_be_empty: bool = False) -> None
 
 
 def _finite(number: object, where: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not abs(number) <= sys.float_info.max  # a whole number may be larger than any float
+    ):
         raise UserError(f"{where} is {number!r}, expected a finite number")

@@ -24,7 +24,7 @@ from plaudit.feedback.agreement import (
     krippendorff_alpha,
     percent_agreement,
 )
-from plaudit.feedback.entries import PREFERENCES, VOTE_KINDS
+from plaudit.feedback.entries import PREFERENCES, VOTE_KINDS, check_name
 from plaudit.feedback.store import FeedbackStore
 
 Category = TypeVar("Category", bound=Hashable)
@@ -101,6 +101,7 @@ def rater_stats(store: FeedbackStore, rater: str) -> RaterStats:
 
     A rater without an entry has all counts 0.
     """
+    check_name(rater, "a rater's name")
     with store.reading() as connection:
         tallies = ask.tallies(connection, rater)
         num_answered = ask.num_answered(connection, rater)

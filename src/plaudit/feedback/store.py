@@ -28,6 +28,7 @@ from plaudit.feedback.entries import (
     Segment,
     Vote,
     check_item,
+    check_name,
     check_vote,
     comparison_vote,
     score_vote,
@@ -52,6 +53,7 @@ from plaudit.feedback.tables import (
     prepare,
     shown_url,
     snapshots,
+    writers,
 )
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.types import Text
@@ -71,7 +73,7 @@ class FeedbackStore:
         if url.get_backend_name() == "sqlite":
             _check_path(url.database, create=create)
         self._engine = open_engine(url)
-        self._writer = self._engine.execution_options(plaudit_write=True)
+        self._writer = writers(self._engine)
         self._reader = snapshots(self._engine)
         self._open = threading.local()
         try:
@@ -104,13 +106,15 @@ class FeedbackStore:
     def batch(self) -> Iterator[None]:
         """Everything added inside is kept together or, after an error, not at all."""
         if getattr(self._open, "connection", None) is not None:
+            if not self._open.writes:
+                raise UserError(f"{self.name}: nothing can be added while a snapshot is read")
             yield
             return
         with plain_errors(self.name), self._writer.begin() as connection:
             lock_for_writing(connection)
             if not is_current(connection):
                 catch_up(connection)
-            self._open.connection = connection
+            self._open.connection, self._open.writes = connection, True
             try:
                 yield
             finally:
@@ -205,6 +209,8 @@ class FeedbackStore:
         Undoing an undo brings its vote back. Gives the id of the new entry. Errors: no such vote,
         a vote that is not active, nothing left to undo.
         """
+        if rater is not None:
+            check_name(rater, "a rater's name")
         with self.batch():
             if key is not None and (done := self._known(key)) is not None:
                 target = done.content["undoes"]
@@ -230,6 +236,7 @@ class FeedbackStore:
 
     def items(self, *, after: int | None = None, limit: int | None = None) -> list[Item]:
         """Items with their segments, in the order they were added: those later than item `after`."""
+        check_page(after, limit)
         with self.reading() as connection:
             return ask.items(connection, after=after, limit=limit)
 
@@ -246,6 +253,7 @@ class FeedbackStore:
 
         What is new since an entry has its id as `after`.
         """
+        check_page(after, limit, rater)
         which = ask.Which(kind, rater, after, limit)
         with self.reading() as connection:
             if active:
@@ -261,6 +269,7 @@ class FeedbackStore:
         self, *, rater: str | None = None, after: int | None = None, limit: int | None = None
     ) -> list[Comparison]:
         """Active comparisons, in the order they were made: those later than vote `after`."""
+        check_page(after, limit, rater)
         which = ask.Which("comparison", rater, after, limit)
         return [comparison_of(vote, item) for vote, item in self._judged(which)]
 
@@ -268,6 +277,7 @@ class FeedbackStore:
         self, *, rater: str | None = None, after: int | None = None, limit: int | None = None
     ) -> list[Score]:
         """Active scores, in the order they were given: those later than vote `after`."""
+        check_page(after, limit, rater)
         which = ask.Which("score", rater, after, limit)
         return [score_of(vote, item) for vote, item in self._judged(which)]
 
@@ -276,6 +286,7 @@ class FeedbackStore:
 
         At most `limit`, at a cost that does not depend on how many are answered.
         """
+        check_page(None, limit, rater)
         with self.reading() as connection:
             return ask.open_items(connection, rater, limit)
 
@@ -289,7 +300,7 @@ class FeedbackStore:
         while True:
             with plain_errors(self.name), self._reader.begin() as connection:
                 if is_current(connection):
-                    self._open.connection = connection
+                    self._open.connection, self._open.writes = connection, False
                     try:
                         yield connection
                     finally:
@@ -349,13 +360,24 @@ class FeedbackStore:
             if vote_id is None:
                 hint = nearest(rater, set(ask.rater_names(connection)) - {rater})
                 raise UserError(f"{self.name}: {rater!r} has no vote to undo{hint}")
-        vote = ask.vote_by_id(connection, vote_id)
+        last = ask.last_id(connection, VoteRow)
+        vote = ask.vote_by_id(connection, vote_id) if 0 < vote_id <= last else None
         if vote is None:
-            last = ask.last_id(connection, VoteRow)
             raise UserError(f"{self.name}: there is no vote {vote_id}; the log ends at {last}")
         if not vote.active:
             raise UserError(f"{self.name}: vote {vote_id} is already undone")
         return vote
+
+
+def check_page(after: int | None, limit: int | None, rater: str | None = None) -> None:
+    """UserError unless a page of the log is asked for by whole numbers from 0, of a possible name."""
+    for name, value in (("after", after), ("limit", limit)):
+        given: object = value
+        whole = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**31
+        if given is not None and not whole:
+            raise UserError(f"{name} is {value!r}, expected a whole number from 0, or None")
+    if rater is not None:
+        check_name(rater, "a rater's name")
 
 
 def _check_path(path: str | None, *, create: bool) -> None:

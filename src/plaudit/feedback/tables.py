@@ -211,6 +211,14 @@ def snapshots(engine: Engine) -> Engine:
     return engine
 
 
+def writers(engine: Engine) -> Engine:
+    """The engine for writing: once the write lock is held, what others wrote before is seen."""
+    options: dict[str, Any] = {"plaudit_write": True}
+    if engine.dialect.name == "postgresql":  # whatever the server's default is
+        options["isolation_level"] = "READ COMMITTED"
+    return engine.execution_options(**options)
+
+
 def json_text(value: object) -> str:
     """JSON with readable letters; half a surrogate pair, which UTF-8 lacks, stays escaped."""
     out = json.dumps(value, ensure_ascii=False, allow_nan=False)
