@@ -11,6 +11,7 @@ from plaudit.records.imports import load_module
 from tiny_job import REWARD, run_command, tiny_job
 
 JOB = ["run", "rlhf", "--model", "model", "--prompts", "prompts.jsonl", "--num-held-out", "4"]
+JOB += ["--num-top-layers", "2"]
 WORLD = '{"state": "é", "action": "go", "next_state": "é", "probability": 1, "reward": 0}\n'
 
 CASES = {
