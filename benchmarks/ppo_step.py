@@ -125,7 +125,12 @@ def _ungroup(made: Roles) -> None:
     generate = made.actor.generate
 
     def generated(
-        prompts: Sequence[Prompt], *, num_answers: int, sampling: Sampling, seed: int, replier: None = None
+        prompts: Sequence[Prompt],
+        *,
+        num_answers: int,
+        sampling: Sampling,
+        seed: int,
+        replier: None = None,
     ) -> Trajectories:
         del replier
         repeated = [p for p in prompts for _ in range(num_answers)]
