@@ -140,7 +140,7 @@ def floor_seconds(sampler: Sampler, case: Case, bytes_a_second: float) -> float:
 def _products_seconds(sampler: Sampler, rows: int, *, head: bool) -> float:
     """Every weight of the model times `rows` vectors and nothing else, by the faster library."""
     decoder = sampler.decoder
-    maps = [m for la in decoder.layers for m in (la.qkv, la.out, la.gate, la.up, la.down)]
+    maps = [m for la in decoder.layers for m in (la.qkv, la.out, la.gate, la.up, la.down) if m]
     weights = [p for p in sampler.model.model.layers.parameters() if p.ndim == 2]
     if head:
         maps.append(decoder.head)

@@ -34,6 +34,14 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
+WIDE: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "initializer_range": 0.15,
+}
+KERNELED = ("wide llama", "wide llama, one query a key", "wide qwen3, biased")
 # Lengths that differ, repeat, and reach 1.
 PROMPTS = [[(5 * i + 3 * j) % VOCABULARY for j in range(n)] for i, n in enumerate((5, 9, 1, 9))]
 
@@ -59,6 +67,14 @@ FUSED = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16)),
+    # In float32 these three step by kernels.
+    "wide llama": lambda: LlamaForCausalLM(LlamaConfig(**{**SHAPE, **WIDE})),
+    "wide llama, one query a key": lambda: LlamaForCausalLM(
+        LlamaConfig(**{**SHAPE, **WIDE, "num_key_value_heads": 6})
+    ),
+    "wide qwen3, biased": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**{**SHAPE, **WIDE}, attention_bias=True)
+    ),
 }
 HOSTED = {
     "gpt2": lambda: GPT2LMHeadModel(

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "mdp": {"scipy", "numba"},
     "envs": {"gymnasium", "pettingzoo", "numba"},
     "nets": {"torch", "numba"},
-    "models": {"torch", "transformers", "peft"},
+    "models": {"torch", "transformers", "peft", "numba"},
     "feedback": {"sqlalchemy"},
     "rewards": {"torch"},
     "agents": {"torch", "numba"},

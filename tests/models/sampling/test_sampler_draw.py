@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plaudit.models.sampling.cache import bag_rows, mixture
 from plaudit.models.sampling.draw import draw, inverse_cdf, uniforms
 from plaudit.models.sampling.packed import Packed, can_pack
 from plaudit.records.sampling import Sampling
@@ -88,18 +87,6 @@ def test_uniforms_of_a_row_are_its_own_stream() -> None:
     expected = np.random.Generator(np.random.Philox(key=[9, 1])).random(5)
     assert all_rows[1].tolist() == expected.tolist()
     assert uniforms(2**64 - 1, [0], 1).shape == (1, 1)
-
-
-@pytest.mark.parametrize("num_queries", [1, 3, 8])
-def test_mixture_by_bags_equals_the_batched_product(num_queries: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(5, 20, 16, generator=generator)
-    weight = torch.randn(5, num_queries, 12, generator=generator)
-    rows = bag_rows(5, num_queries, 20, table)
-    assert rows is not None
-    expected = torch.einsum("bgn,bnw->bgw", weight.double(), table[:, :12].double())
-    for found in (mixture(weight, table, rows[:, :12]), mixture(weight, table)):
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_rows", [1, 16, 64, 300])

@@ -7,11 +7,9 @@ not depend on the length of the sequence. Any other model goes to `hosted`.
 How a step differs from the model's own forward, with the same result up to rounding:
 - query, key and value weights are one matrix, whose rows are ordered by key-value head:
   its queries, its key, its value. So a view of one product is what the batched attention reads.
-- the two halves of a query or key are interleaved, which makes the rotation of Su et al. 2021 one
-  product of complex numbers in place; scores do not see the order. It also scales the queries.
-- grouped queries meet their shared key in one product; no key or value is repeated.
-- answers to one prompt read its keys together: attention to the prompt is one product for a prompt
-  and a key-value head, attention to the answer's own tokens another, under one softmax.
+- answers to one prompt read its keys together, under one softmax with their own.
+- grouped queries meet their shared key together; no key or value is repeated.
+- on a processor, in float32, all between two matrix products is one call (`kernels`).
 """
 
 from __future__ import annotations
@@ -27,7 +25,8 @@ from torch.nn import functional as F
 from plaudit.models.sampling.cache import PromptKeyValues
 from plaudit.models.sampling.fused_answers import FusedAnswers
 from plaudit.models.sampling.fused_prefix import FusedPrefix
-from plaudit.models.sampling.packed import Linear, linear
+from plaudit.models.sampling.kernel_answers import KernelAnswers, flat
+from plaudit.models.sampling.packed import Linear, can_pack, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +68,8 @@ class _Layer:
     out: Linear
     norm_mid: nn.Module
     gate: Linear
-    up: Linear
+    """With the map of `up` behind it where that is None."""
+    up: Linear | None
     down: Linear
     activation: nn.Module
 
@@ -89,13 +89,19 @@ class FusedDecoder:
         self.scaling = float(attention.scaling)
         self.layers: list[Any] = [None] * len(base.layers)
         self.head: Any = None
+        self.kernels: Any = None
 
     @property
     def embedding(self) -> Tensor:
         weight: Tensor = self.base.embed_tokens.weight
         return weight
 
+    @property
+    def refills(self) -> bool:
+        return self.kernels is not None
+
     def refresh(self) -> None:
+        self.kernels = _kernels(self.model, self.dim)
         # One by one, so that a layer's memory serves the next: fresh pages cost more than copies.
         for i, layer in enumerate(self.base.layers):
             self.layers[i] = self._layer(layer)
@@ -114,8 +120,8 @@ class FusedDecoder:
             qk_norm=self._qk_norm(attention),
             out=linear(attention.o_proj.weight, attention.o_proj.bias),
             norm_mid=layer.post_attention_layernorm,
-            gate=linear(mlp.gate_proj.weight, mlp.gate_proj.bias),
-            up=linear(mlp.up_proj.weight, mlp.up_proj.bias),
+            gate=self._joined(mlp.gate_proj, mlp.up_proj) if self.kernels else _map(mlp.gate_proj),
+            up=None if self.kernels else _map(mlp.up_proj),
             down=linear(mlp.down_proj.weight, mlp.down_proj.bias),
             activation=mlp.act_fn,
         )
@@ -125,57 +131,80 @@ class FusedDecoder:
         maps = (attention.q_proj, attention.k_proj, attention.v_proj)
 
         def joined(parts: Sequence[Tensor]) -> Tensor:
-            q, k, v = (p.reshape(self.kv_heads, -1, self.dim, *p.shape[1:]) for p in parts)
-            return torch.cat([_interleaved(q), _interleaved(k), v], 1).flatten(0, 2)
+            split = [p.reshape(self.kv_heads, -1, self.dim, *p.shape[1:]) for p in parts]
+            return torch.cat(split, 1).flatten(0, 2)
 
         biases = None if maps[0].bias is None else joined([m.bias for m in maps])
         return linear(joined([m.weight for m in maps]), biases)
+
+    def _joined(self, gate: Any, up: Any) -> Linear:
+        """One map onto both, one behind the other."""
+        biases = None if gate.bias is None else torch.cat([gate.bias, up.bias])
+        return linear(torch.cat([gate.weight, up.weight]), biases)
 
     def _qk_norm(self, attention: Any) -> tuple[Tensor, float] | None:
         """Weights [group + 1, dim] of the norms of queries and keys (Qwen3), and their epsilon."""
         if not hasattr(attention, "q_norm"):
             return None
         q, k = (m.weight.reshape(1, 1, self.dim) for m in (attention.q_norm, attention.k_norm))
-        weight = torch.cat([q.expand(1, self.group, -1), k], 1)
-        weight = _interleaved(weight[..., None])[0, ..., 0]
+        weight = torch.cat([q.expand(1, self.group, -1), k], 1)[0]
         return weight, float(attention.q_norm.variance_epsilon)
 
-    def rotation(self, num_positions: int) -> Tensor:
-        """Complex factors [num_positions, group + 1, dim / 2]: queries' carry the scaling too."""
+    def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [num_positions, dim / 2] of the angles that positions turn by."""
         position = torch.arange(num_positions, device=self.embedding.device)[None]
-        cos, sin = self.base.rotary_emb(self.embedding[:1, None], position)
-        wide = torch.promote_types(cos.dtype, torch.float32)
-        half = self.dim // 2
-        factor = torch.complex(cos[0, :, :half].to(wide), sin[0, :, :half].to(wide))[:, None]
-        return torch.cat([(factor * self.scaling).expand(-1, self.group, -1), factor], 1)
+        turns = self.base.rotary_emb(self.embedding[:1, None], position)
+        wide = torch.promote_types(turns[0].dtype, torch.float32)
+        cosine, sine = (x[0, :, : self.dim // 2].to(wide).contiguous() for x in turns)
+        return cosine, sine
 
-    def project(self, layer: _Layer, x: Tensor, rotation: Tensor) -> Tensor:
-        """Queries, keys, values [n, kv_heads, group + 2, dim] of x [n, H], rotated in place."""
-        qkv = layer.qkv(norm(layer.norm_in, x))
+    def project(self, layer: _Layer, x: Tensor) -> Tensor:
+        """Queries, keys, values [n, kv_heads, group + 2, dim] of x [n, H], not yet rotated."""
+        qkv = layer.qkv(self.norm(layer.norm_in, x))
         qkv = qkv.view(len(x), self.kv_heads, self.group + 2, self.dim)
-        qk = qkv[:, :, :-1]
         if layer.qk_norm is not None:
             weight, epsilon = layer.qk_norm
+            qk = qkv[:, :, :-1]
             wide = qk.float()
             wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
             qk.copy_(weight * wide.to(qk.dtype))
-        if rotation.real.dtype == qk.dtype:
-            pairs = qkv.view(*qkv.shape[:-1], -1, 2)[:, :, :-1]
-            torch.view_as_complex(pairs).mul_(rotation)
-        else:  # half precision has no complex numbers
-            pairs = qk.to(rotation.real.dtype).reshape(*qk.shape[:-1], -1, 2)
-            qk.copy_(torch.view_as_real(torch.view_as_complex(pairs) * rotation).flatten(-2))
+        return qkv
+
+    def rotated(self, qkv: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """`qkv` with queries and keys turned by the angles of n rows (Su et al. 2021), in place;
+        queries carry the scaling too."""
+        cosine, sine = cosine[:, None, None], sine[:, None, None]
+        for part, size in ((qkv[:, :, :-2], self.scaling), (qkv[:, :, -2:-1], 1.0)):
+            a, b = part.to(cosine.dtype).chunk(2, -1)
+            c, s = cosine * size, sine * size
+            part.copy_(torch.cat([a * c - b * s, b * c + a * s], -1))
         return qkv
 
     def finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer after attention: x + out(attended), then x + mlp(norm(x))."""
         x = layer.out.plus(attended, x)
-        h = norm(layer.norm_mid, x)
-        gate: Tensor = layer.activation(layer.gate(h))
-        return layer.down.plus(gate.mul_(layer.up(h)), x)
+        gate = layer.gate(self.norm(layer.norm_mid, x))
+        if layer.up is None:
+            width = gate.shape[1] // 2
+            self.kernels.gated(flat(gate), width)
+            gate = gate.view(-1)[: len(x) * width].view(-1, width)
+        else:
+            gate = layer.activation(gate).mul_(layer.up(self.norm(layer.norm_mid, x)))
+        return layer.down.plus(gate, x)
+
+    def norm(self, module: Any, x: Tensor) -> Tensor:
+        """x / rms(x) · weight; in float32 by one operator, else as the module computes it."""
+        if self.kernels is not None:
+            out = torch.empty_like(x)
+            self.kernels.normed(flat(x), flat(module.weight), module.variance_epsilon, flat(out))
+            return out
+        if x.dtype != torch.float32:
+            of_module: Tensor = module(x)
+            return of_module
+        return F.rms_norm(x, x.shape[-1:], module.weight, module.variance_epsilon)
 
     def logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(norm(self.base.norm, x))
+        logits: Tensor = self.head(self.norm(self.base.norm, x))
         return logits
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> FusedPrefix:
@@ -206,12 +235,12 @@ class FusedDecoder:
         width = token.shape[1]
         device = self.embedding.device
         index, real = torch.tensor(chunk, device=device), real.to(device)
-        rotation = self.rotation(width).repeat(len(chunk), 1, 1)[:, None]
+        cosine, sine = (t.repeat(len(chunk), 1) for t in self.rotation(width))
         x = F.embedding(token.to(device).flatten(), self.embedding)
         for i, layer in enumerate(self.layers):
             if i == self.split and hidden is not None:
                 hidden[index, :width] = x.view(*token.shape, -1) * real[..., None]
-            qkv = self.project(layer, x, rotation)
+            qkv = self.rotated(self.project(layer, x), cosine, sine)
             qkv = qkv.view(*token.shape, *qkv.shape[1:])
             key, value = qkv[:, :, :, -2].transpose(1, 2), qkv[:, :, :, -1].transpose(1, 2)
             query = qkv[:, :, :, :-2].flatten(2, 3).transpose(1, 2)
@@ -259,11 +288,13 @@ class FusedDecoder:
             ],
             2,
         )[:, None]
-        rotation = self.rotation(int(position.max()) + 1)[position.flatten()][:, None]
+        turns = self.rotation(int(position.max()) + 1)
+        cosine, sine = (t[position.flatten()] for t in turns)
         row, place = real.nonzero(as_tuple=True)
         x = F.embedding(token.flatten(), self.embedding)
         for i, layer in enumerate(self.layers):
-            qkv = self.project(layer, x, rotation).view(*token.shape, self.kv_heads, -1, self.dim)
+            qkv = self.rotated(self.project(layer, x), cosine, sine)
+            qkv = qkv.view(*token.shape, *qkv.shape[1:])
             key, value = qkv[:, :, :, -2].transpose(1, 2), qkv[:, :, :, -1].transpose(1, 2)
             query = qkv[:, :, :, :-2].flatten(2, 3).transpose(1, 2)
             old_key = prefix.cache.keys[i][index, :, :, :past]
@@ -292,24 +323,28 @@ class FusedDecoder:
         padding = torch.arange(width, device=length.device) >= length[:, None]
         return self.embedding.new_zeros(padding.shape).masked_fill_(padding, -torch.inf)
 
-    def start(self, prefix: FusedPrefix, group: Sequence[int], num_steps: int) -> FusedAnswers:
-        return FusedAnswers(self, prefix, group, num_steps)
+    def start(
+        self, prefix: FusedPrefix, group: Sequence[int], num_steps: int
+    ) -> FusedAnswers | KernelAnswers:
+        if self.kernels is None:
+            return FusedAnswers(self, prefix, group, num_steps)
+        return KernelAnswers(self, prefix, group, num_steps)
 
 
-def norm(module: nn.Module, x: Tensor) -> Tensor:
-    """x / rms(x) · weight; in float32 by one operator, else as the module computes it."""
-    if x.dtype != torch.float32:
-        out: Tensor = module(x)
-        return out
-    weight: Any = module.weight
-    epsilon: Any = module.variance_epsilon
-    return F.rms_norm(x, x.shape[-1:], weight, epsilon)
+def _kernels(model: Any, dim: int) -> Any:
+    """The module `kernels` where it serves this model, else None."""
+    config, weight = model.config, model.get_output_embeddings().weight
+    if not can_pack(weight) or config.hidden_act != "silu":
+        return None
+    from plaudit.models.sampling import kernels  # numba takes half a second
+
+    widths = (config.hidden_size, config.intermediate_size)
+    fits = dim % kernels.UNIT == 0 and all(w % kernels.BLOCK == 0 for w in widths)
+    return kernels if fits else None
 
 
-def _interleaved(weight: Tensor) -> Tensor:
-    """Rows [h, n, dim, ...] reordered 0, dim/2, 1, dim/2 + 1, …: pairs that rotate together."""
-    halves = weight.reshape(*weight.shape[:2], 2, -1, *weight.shape[3:])
-    return halves.transpose(2, 3).flatten(2, 3)
+def _map(module: Any) -> Linear:
+    return linear(module.weight, module.bias)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

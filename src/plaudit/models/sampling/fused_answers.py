@@ -25,9 +25,11 @@ class Stepped(Protocol):
     @property
     def embedding(self) -> Tensor: ...
 
-    def rotation(self, num_positions: int) -> Tensor: ...
+    def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]: ...
 
-    def project(self, layer: Any, x: Tensor, rotation: Tensor) -> Tensor: ...
+    def project(self, layer: Any, x: Tensor) -> Tensor: ...
+
+    def rotated(self, qkv: Tensor, cosine: Tensor, sine: Tensor) -> Tensor: ...
 
     def finish(self, layer: Any, x: Tensor, attended: Tensor) -> Tensor: ...
 
@@ -41,6 +43,8 @@ class FusedAnswers:
     for all of them. Where each has one, they are copied in front of the answer's own, so that a
     step is one attention.
     """
+
+    idle_steps = 0.5
 
     def __init__(
         self, decoder: Stepped, prefix: FusedPrefix, group: Sequence[int], num_steps: int
@@ -56,7 +60,6 @@ class FusedAnswers:
             len(decoder.layers),
             (len(group), decoder.kv_heads, decoder.dim),
             num_steps if self.shared else width + num_steps,
-            num_queries=decoder.group,
             like=decoder.embedding,
         )
         self.prefix = prefix
@@ -95,6 +98,9 @@ class FusedAnswers:
         elif self.bias is not None:
             self.bias = self.bias[rows]
 
+    def add(self, group: Sequence[int]) -> None:
+        raise NotImplementedError("rows of this decoder begin together")
+
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> FusedPrefix:
         """See `stepping.Answers`: keys and values of prompt and answer, one behind the other."""
         decoder = self.decoder
@@ -128,15 +134,16 @@ class FusedAnswers:
             torch.cat([of_prompt.values[i][group], values], 2),
         )
 
-    def _advance(self) -> Tensor:
-        """Make room for one more token; its factors of rotation, [R, 1, group + 1, dim / 2]."""
+    def _advance(self) -> tuple[Tensor, Tensor]:
+        """Make room for one more token; cosines and sines [R, dim / 2] of its rotation."""
         self.own.append()
-        return self.rotation[self.position][:, None]
+        cosine, sine = self.rotation
+        return cosine[self.position], sine[self.position]
 
-    def _layer(self, i: int, x: Tensor, rotation: Tensor) -> Tensor:
+    def _layer(self, i: int, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         decoder = self.decoder
         layer = decoder.layers[i]
-        qkv = decoder.project(layer, x, rotation)
+        qkv = decoder.rotated(decoder.project(layer, x), *rotation)
         self.own.write(i, qkv[:, :, -2], qkv[:, :, -1])
         query = qkv.flatten(0, 1)[:, :-2]
         scores = self.own.scores(i, query)

@@ -67,6 +67,8 @@ class WrittenInPlace(DynamicLayer):  # type: ignore[misc]  # transformers is unt
 class HostedDecoder:
     """A causal model stepped through its own forward."""
 
+    refills = False
+
     def __init__(self, model: PreTrainedModel, split: int | None) -> None:
         self.model = model
         self.split = split
@@ -137,6 +139,8 @@ class HostedDecoder:
 class HostedAnswers:
     """Rows being answered; see `stepping.Answers`."""
 
+    idle_steps = 0.5
+
     def __init__(
         self, decoder: HostedDecoder, prefix: HostedPrefix, group: Sequence[int], num_steps: int
     ) -> None:
@@ -161,6 +165,9 @@ class HostedAnswers:
         _, hidden = self.step(token)
         assert hidden is not None, "no split, so no trunk"
         return hidden
+
+    def add(self, group: Sequence[int]) -> None:
+        raise NotImplementedError("rows of this decoder begin together")
 
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> HostedPrefix | None:
         """See `stepping.Answers`: layers of plain attention alone can be parted by places."""

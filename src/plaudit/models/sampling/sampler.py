@@ -7,14 +7,18 @@
 Each prompt is read once and shared by its answers; finished rows leave the batch. What a row draws
 depends on nothing but its prompt, the weights, the seed and its number: batch size, waves and
 other rows change logits by float rounding at most. Llama-shaped models step through `fused`
-(chosen by `fused.fits`), any other causal model of transformers through `hosted`. Left out:
-refilling a batch before its wave ends, paged caches, speculative drafts.
+(chosen by `fused.fits`), any other causal model of transformers through `hosted`.
+Where rows can be moved for nothing (`KernelAnswers`), those that wait take the places of those that
+have finished, and with several threads each thread steps rows of its own: threads that never wait
+for each other. Left out: paged caches, speculative drafts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +35,14 @@ if TYPE_CHECKING:
 
     from plaudit.models.sampling.stepping import Answers
 
-# Finished rows are dropped once they have cost this many steps of the whole batch: dropping copies
-# every key and value, which takes about as long as half a step.
-_IDLE_STEPS = 0.5
+MOST_ROWS = 128
+"""Rows decoded together where nothing else is said and rows can wait: products gain no more."""
+
+MOST_PROMPTS = 256
+"""Prompts read before the first of their answers is drawn, where rows can wait."""
+
+ROWS_A_THREAD = 32
+"""With fewer, threads share the products of a step; from here on each steps rows of its own."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,11 @@ class Sampler:
         out = Sheet(self, len(prompts) * num_answers, sampling)
         prompt_hidden: Tensor | None = None
         read: Any = None
-        for wave_prompts, rows in _waves(prompts, num_answers, self.max_rows):
+        refills = self.decoder.refills
+        waves = _waves(prompts, num_answers, None if refills else self.max_rows)
+        if refills and len(prompts) > MOST_PROMPTS:
+            waves = _waves(prompts, num_answers, MOST_PROMPTS * num_answers)
+        for wave_prompts, rows in waves:
             if read is None or read[0] != wave_prompts:
                 prefix = self.decoder.prefill([prompts[p] for p in wave_prompts])
                 read = (wave_prompts, prefix)
@@ -137,13 +150,62 @@ class Sampler:
                         shape = (len(prompts), max(map(len, prompts)), prefix.hidden.shape[2])
                         prompt_hidden = prefix.hidden.new_zeros(shape)
                     prompt_hidden[wave_prompts, : prefix.hidden.shape[1]] = prefix.hidden
+                    out.expect_hidden(prefix.hidden)
             place = {p: i for i, p in enumerate(wave_prompts)}
             group = [place[row // num_answers] for row in rows]
-            answers = self.decoder.start(read[1], group, sampling.max_new_tokens)
-            logits = read[1].logits[torch.tensor(group, device=read[1].logits.device)]
-            u = uniforms(seed, rows, sampling.max_new_tokens)
-            self.answer(answers, logits, torch.tensor(rows), u, sampling, out)
+            self._answer_all(read[1], group, rows, sampling, seed, out)
         return out.finished(prompt_hidden)
+
+    def _answer_all(
+        self,
+        prefix: Any,
+        group: Sequence[int],
+        rows: Sequence[int],
+        sampling: Sampling,
+        seed: int,
+        out: Sheet,
+    ) -> None:
+        """Draw the answers of one wave, in as many threads as pay."""
+        num_threads = torch.get_num_threads() if self.decoder.refills else 1
+        num_parts = max(1, min(num_threads, len(rows) // ROWS_A_THREAD))
+        most = len(rows)
+        if self.decoder.refills:
+            most = max(1, (self.max_rows or MOST_ROWS) // num_parts)
+        halted = threading.Event()
+
+        def draw_part(begin: int, end: int) -> None:
+            mine, now = rows[begin:end], min(most, end - begin)
+            answers = self.decoder.start(
+                prefix, group[begin : begin + now], sampling.max_new_tokens
+            )
+            logits = prefix.logits[torch.tensor(group[begin:end], device=prefix.logits.device)]
+            u = uniforms(seed, mine, sampling.max_new_tokens)
+            waiting = Waiting(
+                torch.tensor(mine[now:]), group[begin + now : end], logits[now:], u[now:]
+            )
+            drawn = torch.tensor(mine[:now]), u[:now]
+            self.answer(
+                answers, logits[:now], *drawn, sampling, out, waiting=waiting, halted=halted
+            )
+
+        ends = [len(rows) * i // num_parts for i in range(num_parts + 1)]
+        if num_parts == 1:
+            draw_part(0, len(rows))
+            return
+        with _one_thread_each(num_threads), ThreadPoolExecutor(num_parts) as pool:
+
+            def alone(begin: int, end: int) -> None:
+                torch.set_num_threads(1)
+                with torch.no_grad():
+                    draw_part(begin, end)
+
+            parts = [pool.submit(alone, *ends[i : i + 2]) for i in range(num_parts)]
+            try:
+                for part in parts:
+                    part.result()
+            except BaseException:  # Ctrl-C among them: the others stop at their next token
+                halted.set()
+                raise
 
     def answer(
         self,
@@ -155,8 +217,11 @@ class Sampler:
         out: Sheet,
         *,
         drops: bool = True,
+        waiting: Waiting | None = None,
+        halted: threading.Event | None = None,
     ) -> None:
-        """Draw the answers of one wave into `out`; `rows` are their numbers there.
+        """Draw answers into `out`; `rows` are their numbers there, and `waiting` those of rows that
+        begin when others have finished.
 
         A row whose last token is drawn stays for one more feed when hidden states are kept, as
         that token needs its own; with `drops` false all rows stay to the end, done or not.
@@ -165,26 +230,42 @@ class Sampler:
         rows, u = rows.to(device), u.to(device)
         stops = torch.tensor(self.stop_ids, dtype=torch.long, device=device)
         done = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        idle = 0.0
-        for t in range(sampling.max_new_tokens):
-            token, logp = draw(logits, u[:, t], sampling)
+        at = torch.zeros(len(rows), dtype=torch.long, device=device)
+        last, idle = sampling.max_new_tokens - 1, 0.0
+        while halted is None or not halted.is_set():
+            # A row that was done before is drawn again for nothing: its place may be one too far.
+            drawn_at = at.clamp(max=last)
+            token, logp = draw(logits, u.gather(1, drawn_at[:, None])[:, 0], sampling)
             stopped = torch.isin(token, stops)
-            out.write(t, rows, token, logp, stopped, ~done)
-            fed = done.clone() if out.keeps_hidden else done | stopped
-            done |= stopped
-            if bool(done.all()) or t + 1 == sampling.max_new_tokens:
+            out.write(drawn_at, rows, token, logp, stopped, ~done)
+            over = stopped | (at >= last)
+            fed = done if out.keeps_hidden else done | over
+            done = done | over
+            num_waiting = 0 if waiting is None else len(waiting)
+            if bool(done.all()) and not num_waiting:
                 break
             num_fed = int(fed.sum())
             idle += num_fed / len(rows)
-            if drops and num_fed and idle >= _IDLE_STEPS:
+            if drops and num_fed and (num_fed == len(rows) or idle >= answers.idle_steps):
                 idle = 0.0
                 kept = (~fed).nonzero()[:, 0]
                 answers.keep(kept)
-                rows, u, done, token = rows[kept], u[kept], done[kept], token[kept]
-            logits, hidden = answers.step(token)
-            out.keep_hidden(t, rows, hidden)
+                rows, u, done, token, at = rows[kept], u[kept], done[kept], token[kept], at[kept]
+            if len(rows):
+                logits, hidden = answers.step(token)
+                out.keep_hidden(at, rows, hidden)
+            at = at + 1
+            if num_waiting and waiting is not None and num_fed:
+                new = waiting.take(num_fed)
+                answers.add(new.group)
+                rows, u = torch.cat([rows, new.rows.to(device)]), torch.cat([u, new.u.to(device)])
+                logits = torch.cat([logits[: len(at)], new.logits])
+                done = torch.cat([done, done.new_zeros(len(new))])
+                at = torch.cat([at, at.new_zeros(len(new))])
+        else:
+            return
         if out.keeps_hidden:
-            out.keep_hidden(t, rows, answers.trunk(token))
+            out.keep_hidden(at, rows, answers.trunk(token))
 
     def _check(
         self, prompts: Sequence[Sequence[int]], num_answers: int, sampling: Sampling, seed: int
@@ -231,22 +312,27 @@ class Sheet:
         self.hidden: Tensor | None = None
 
     def write(
-        self, t: int, rows: Tensor, token: Tensor, logp: Tensor, stopped: Tensor, live: Tensor
+        self, at: Tensor, rows: Tensor, token: Tensor, logp: Tensor, stopped: Tensor, live: Tensor
     ) -> None:
-        """Token t of the rows that are live."""
-        rows = rows[live]
-        self.answer[rows, t] = token[live]
-        self.logp[rows, t] = logp[live]
-        self.mask[rows, t] = True
+        """The token at place `at` of each row that is live."""
+        rows, at = rows[live], at[live]
+        self.answer[rows, at] = token[live]
+        self.logp[rows, at] = logp[live]
+        self.mask[rows, at] = True
         self.terminated[rows] = stopped[live]
 
-    def keep_hidden(self, t: int, rows: Tensor, hidden: Tensor | None) -> None:
-        """The trunk's output for token t, where there is one."""
-        if hidden is None or not self.keeps_hidden:
+    def expect_hidden(self, like: Tensor) -> None:
+        """Make room for hidden states of this width, where they are kept."""
+        if self.keeps_hidden and self.hidden is None:
+            self.hidden = like.new_zeros((*self.mask.shape, like.shape[-1]))
+
+    def keep_hidden(self, at: Tensor, rows: Tensor, hidden: Tensor | None) -> None:
+        """The trunk's output for the tokens at `at`, where there is one."""
+        if hidden is None or self.hidden is None:
             return
-        if self.hidden is None:
-            self.hidden = hidden.new_zeros((*self.mask.shape, hidden.shape[-1]))
-        self.hidden[rows, t] = hidden * self.mask[rows, t, None]
+        real = at < self.mask.shape[1]  # a row that was done goes on idly
+        rows, at, hidden = rows[real], at[real], hidden[real]
+        self.hidden[rows, at] = hidden * self.mask[rows, at, None]
 
     def finished(self, prompt_hidden: Tensor | None) -> Sampled:
         longest = int(self.mask.sum(1).max())
@@ -258,6 +344,35 @@ class Sheet:
             prompt_hidden=prompt_hidden,
             answer_hidden=None if self.hidden is None else self.hidden[:, :longest].clone(),
         )
+
+
+@dataclass
+class Waiting:
+    """Rows that have not begun: their numbers, prompts, first logits [n, V] and numbers to draw by."""
+
+    rows: Tensor
+    group: Sequence[int]
+    logits: Tensor
+    u: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, most: int) -> Waiting:
+        """The first of them, which wait no longer."""
+        cut = [(x[:most], x[most:]) for x in (self.rows, self.group, self.logits, self.u)]
+        self.rows, self.group, self.logits, self.u = (rest for _, rest in cut)  # type: ignore[assignment]
+        return Waiting(*(taken for taken, _ in cut))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _one_thread_each(number: int) -> Iterator[None]:
+    """One thread to a product meanwhile; afterwards `number` again."""
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def _waves(

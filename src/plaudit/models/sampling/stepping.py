@@ -25,6 +25,10 @@ class Prefix(Protocol):
 class Answers(Protocol):
     """Rows being answered, each the continuation of one prompt."""
 
+    idle_steps: float
+    """Finished rows are dropped once they have cost so many steps of the whole batch: where
+    dropping copies every key and value it takes about as long as half a step."""
+
     def step(self, token: Tensor) -> tuple[Tensor, Tensor | None]:
         """Feed one token [R] a row; the next token's logits [R, V], and hidden states [R, H]."""
         ...
@@ -35,6 +39,11 @@ class Answers(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this (increasing) order."""
+        ...
+
+    def add(self, group: Sequence[int]) -> None:
+        """Begin further rows behind the others, where the decoder `refills`: row i answers prompt
+        group[i]. There may be no more rows than there were at the start."""
         ...
 
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> Any:
@@ -49,6 +58,11 @@ P = TypeVar("P", bound=Prefix)
 
 class SteppingDecoder(Protocol[P]):
     """A causal language model as the loop uses it."""
+
+    @property
+    def refills(self) -> bool:
+        """Whether rows can be dropped and added for nothing; known after `refresh`."""
+        ...
 
     def refresh(self) -> None:
         """Take up the model's weights as they are now."""
