@@ -107,7 +107,7 @@ def test_a_control_job_and_a_finite_one_go_on_bit_for_bit(folder) -> None:
         assert any(isinstance(event, Step) for event in told)
         again = run.result()
         assert left_by(run.path) == left_by(whole.path)
-        seconds = {"seconds", "stage_seconds"}
+        seconds = {"seconds", "stage_seconds", "cpu_seconds", "stage_cpu_seconds"}
         assert {k: v for k, v in again.items() if k not in seconds} == {
             k: v for k, v in results.items() if k not in seconds
         }

@@ -73,11 +73,12 @@ def drive(
     `start` is the step of the checkpoint that the loop goes on from (None: from the beginning);
     log lines after it are dropped first. Raises Interrupted once a requested stop has been saved.
     A line of metrics.jsonl holds stage, step, event, time, seconds spent in the stage so far over
-    all its sittings, and the metrics.
+    all its sittings, and the metrics. A line of events.jsonl that says "saved" or "done" holds the
+    processor's seconds, of all threads and sittings.
     """
     run.truncate_after(stage, -1 if start is None else start)
-    seconds = _seconds_so_far(run, stage)
-    begun = time.perf_counter() - seconds
+    begun = time.perf_counter() - _seconds_so_far(run, stage)
+    cpu_begun = time.process_time() - cpu_seconds(run, stage)
     _log_event(run, stage, "resumed" if start is not None else "begun", start or 0)
     progress.begin(stage, headline)
     try:
@@ -88,12 +89,15 @@ def drive(
             if isinstance(event, Checkpoint) and event.best:
                 run.save_checkpoint("best", stage, event.step, *event.state())
             if isinstance(event, Checkpoint) and (event.due or interrupt.requested):
-                _save(event, run, stage)
+                _save(event, run, stage, time.process_time() - cpu_begun)
                 if interrupt.requested:
                     _log_event(run, stage, "interrupted", event.step)
                     raise Interrupted(f"{stage} stopped at step {event.step}")
             if isinstance(event, Done):
-                _log_event(run, stage, "done", event.step, metrics=dict(event.metrics))
+                cpu = round(time.process_time() - cpu_begun, 3)
+                _log_event(
+                    run, stage, "done", event.step, cpu_seconds=cpu, metrics=dict(event.metrics)
+                )
                 return event
     finally:
         progress.end()
@@ -110,15 +114,21 @@ def _record(event: Event, run: RunFolder, stage: str, seconds: float) -> None:
             run.append_jsonl("samples.jsonl", {"stage": stage, "step": event.step, **sample})
 
 
-def _save(event: Checkpoint, run: RunFolder, stage: str) -> None:
+def _save(event: Checkpoint, run: RunFolder, stage: str, cpu: float) -> None:
     arrays, facts = event.state()
     run.save_checkpoint("last", stage, event.step, arrays, facts)
-    _log_event(run, stage, "saved", event.step)
+    _log_event(run, stage, "saved", event.step, cpu_seconds=round(cpu, 3))
 
 
 def _log_event(run: RunFolder, stage: str, event: str, step: int, **more: Any) -> None:
     line = {"stage": stage, "step": step, "event": event, "time": now()}
     run.append_jsonl("events.jsonl", line | more)
+
+
+def cpu_seconds(run: RunFolder, stage: str) -> float:
+    """Processor seconds that the stage has taken so far, as its last save or its end says."""
+    told = [row for row in run.read_jsonl("events.jsonl") if row.get("stage") == stage]
+    return next((float(row["cpu_seconds"]) for row in reversed(told) if "cpu_seconds" in row), 0.0)
 
 
 def _seconds_so_far(run: RunFolder, stage: str) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.engine.memory import give_back_memory
-from plaudit.pipelines.drive import Progress, drive
+from plaudit.pipelines.drive import Progress, cpu_seconds, drive
 from plaudit.records.arrays import write_arrays
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Event
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage left: arrays by name, and JSON-able results with its `seconds`."""
+    """What a finished stage left: arrays by name, and JSON-able results with its `seconds` and
+    `cpu_seconds`."""
 
     arrays: dict[str, Tensor] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +95,8 @@ class Stages:
                 write_arrays(temporary, arrays)
                 temporary.replace(path)
         give_back_memory()
-        told = {**closing.metrics, **results(), "seconds": self._seconds(name)}
+        times = {"seconds": self._seconds(name), "cpu_seconds": cpu_seconds(self.run, name)}
+        told = {**closing.metrics, **results(), **times}
         self.run.finish_stage(name, told)
         return StageResult(arrays, told)
 

@@ -118,6 +118,6 @@ def assert_same_tensors(first, second):
 def timeless(value):
     """The value without times, at any depth."""
     if isinstance(value, dict):
-        times = ("time", "seconds", "stage_seconds", "duration")
+        times = ("time", "seconds", "stage_seconds", "cpu_seconds", "stage_cpu_seconds", "duration")
         return {k: timeless(v) for k, v in value.items() if k not in times}
     return [timeless(v) for v in value] if isinstance(value, list) else value

@@ -145,7 +145,7 @@ def _render(
         feedback=_feedback_rows(summary.get("feedback") or {}),
         config_rows=_config_rows(config),
         config_text=config_text,
-        stages=[(k, duration(v)) for k, v in (summary.get("stage_seconds") or {}).items()],
+        stages=_stage_rows(summary),
         seconds=duration(summary["seconds"]),
         system=_system_rows(system),
         folder=_shown(run_path),
@@ -154,6 +154,16 @@ def _render(
         has_model=(run_path / "model" / "config.json").exists(),
         has_reward_model=(run_path / "reward_model" / "config.json").exists(),
     )
+
+
+def _stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each stage's time by the clock, and of the processor where that was kept."""
+    cpu = summary.get("stage_cpu_seconds") or {}
+    rows = []
+    for name, taken in (summary.get("stage_seconds") or {}).items():
+        of_processor = f", {duration(cpu[name])} of the processor" if name in cpu else ""
+        rows.append((name, duration(taken) + of_processor))
+    return rows
 
 
 def duration(seconds: float | None) -> str:

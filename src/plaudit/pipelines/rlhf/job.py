@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from plaudit.engine.local import LocalReference, LocalRewardModel
 from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.rlhf.collecting import collect_opinions, opinions_of_file
@@ -70,7 +72,11 @@ def _run(config: RLHFConfig, stages: Stages) -> dict[str, Any]:
     IMPROVERS[config.improve](parts, stages, reward, reference)
     save_models(parts, stages, reward_model)
     after = draw(parts, stages, "answers_after", parts.held_out)
-    sides = [_judged(parts, reward_model, reference, batch) for batch in (before, after)]
+    # The starting model is the reference: what it drew by is what the reference gives it.
+    sides = [
+        _judged(parts, reward_model, reference, batch, logp_ref=known)
+        for batch, known in ((before, before.logp), (after, None))
+    ]
     from plaudit.feedback.stats import feedback_stats
 
     seen = seen_prompts(inputs.prompts, config.num_held_out, inputs.given())
@@ -101,13 +107,18 @@ def check_rlhf(config: RLHFConfig, place: Path) -> Iterator[str]:
 
 
 def _judged(
-    parts: Parts, reward_model: LocalRewardModel, reference: LocalReference, batch: Trajectories
+    parts: Parts,
+    reward_model: LocalRewardModel,
+    reference: LocalReference,
+    batch: Trajectories,
+    *,
+    logp_ref: Tensor | None,
 ) -> Side:
     """One model's answers to the held-out prompts, with every judgement of them."""
     return Side(
         batch,
         reward=reward_model.scores(batch),
-        logp_ref=reference.logprobs(batch),
+        logp_ref=reference.logprobs(batch) if logp_ref is None else logp_ref,
         logp_own=reference.logprobs(batch.as_given()),
         gold=gold_scores(parts.inputs.gold, batch),
     )
@@ -118,8 +129,12 @@ def _conclude(run: RunFolder, summary: dict[str, Any], sides: Sequence[Side]) ->
     from plaudit.pipelines.pages.report import write_report  # matplotlib takes its time
 
     names = dict.fromkeys(str(row["stage"]) for row in run.read_jsonl("events.jsonl"))
-    seconds = {name: (run.stage_results(name) or {}).get("seconds", 0.0) for name in names}
-    summary = {"seconds": sum(seconds.values()), "stage_seconds": seconds, **summary}
+    done = {name: run.stage_results(name) or {} for name in names}
+    times: dict[str, Any] = {}
+    for kind in ("seconds", "cpu_seconds"):
+        each = {name: told.get(kind, 0.0) for name, told in done.items()}
+        times |= {kind: sum(each.values()), f"stage_{kind}": each}
+    summary = {**times, **summary}
     rows = answer_rows(*sides)
     run.write_json("answers.json", {"answers": rows})
     write_report(run.path, summary, rows)
