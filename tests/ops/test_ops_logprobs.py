@@ -131,10 +131,78 @@ def test_no_array_is_larger_than_a_chunk_of_logits(sampling):
     with Largest() as chunked:
         logp, entropy = ops.token_logprobs(h, w, token, chunk_size=chunk, **sampling)
         (logp + entropy).sum().backward()
-    assert chunked.numel == chunk * vocabulary
+    assert 0.9 * chunk * vocabulary < chunked.numel <= chunk * vocabulary
     with Largest() as whole:
         plain(h, w, token, **sampling)
     assert whole.numel == num * vocabulary  # the measure sees what it should
+
+
+def test_unless_told_no_more_than_two_million_logits_exist_at_once():
+    h, w, _, token = case(num=600, hidden=2, vocabulary=8192, dtype=torch.float32)
+    with Largest() as largest:
+        ops.token_logprobs(h, w, token)[0].sum().backward()
+    assert 10**6 < largest.numel <= 2 * 2**20 < 600 * 8192
+
+
+@pytest.mark.parametrize("chunk_size", [1, 40, 500, None])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_more_tokens_than_a_tile_has_rows(chunk_size, frozen):
+    h, w, b, token = case(num=1100, hidden=3, vocabulary=37)
+    inputs = (h,) if frozen else (h, w, b)
+    if frozen:
+        w, b = w.detach(), b.detach()
+    weight_of = torch.linspace(-1, 1, len(token), dtype=torch.float64)
+    got = ops.token_logprobs(h, w, token, bias=b, temperature=0.7, chunk_size=chunk_size)
+    want = plain(h, w, token, b, temperature=0.7)
+    for x, y in zip(got, want, strict=True):
+        torch.testing.assert_close(x, y)
+    for loss in (lambda logp, _: logp @ weight_of, lambda logp, entropy: (logp * entropy).sum()):
+        for x, y in zip(
+            torch.autograd.grad(loss(*got), inputs, retain_graph=True),
+            torch.autograd.grad(loss(*want), inputs, retain_graph=True),
+            strict=True,
+        ):
+            torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_float32_gradients_are_exact_to_a_few_roundings(frozen):
+    # The drawn token's own part of a logit's gradient is near 1, the others' near 1/V: summed in
+    # one product over V words, their rounding adds up to ten times this.
+    g = torch.Generator().manual_seed(0)
+    h, token = torch.randn(64, 128, generator=g), torch.randint(20_000, (64,), generator=g)
+    w, weight_of = torch.randn(20_000, 128, generator=g) / 128**0.5, torch.randn(64, generator=g)
+    found = []
+    for make in (ops.token_logprobs, plain):
+        dtype = torch.float32 if make is ops.token_logprobs else torch.float64
+        inputs = [x.to(dtype).requires_grad_(x is h or not frozen) for x in (h, w)]
+        loss = (make(*inputs, token)[0] * weight_of.to(dtype)).sum()
+        found.append(torch.autograd.grad(loss, [x for x in inputs if x.requires_grad]))
+    for got, want in zip(*found, strict=True):
+        assert (got - want).abs().max() <= 2e-7 * want.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_token_drawn_often_is_summed_before_it_is_rounded(dtype):
+    # Narrow sums of 700 equal addends stall: 256 + 1 is 256 in bfloat16.
+    h, w = torch.ones(700, 1, dtype=dtype), torch.zeros(5, 1, dtype=dtype, requires_grad=True)
+    ops.token_logprobs(h, w, torch.zeros(700, dtype=torch.long))[0].sum().backward()
+    want = torch.tensor([[560.0], [-140.0], [-140.0], [-140.0], [-140.0]])
+    torch.testing.assert_close(w.grad.float(), want, rtol=torch.finfo(dtype).eps, atol=0.0)
+
+
+@pytest.mark.parametrize("order", [(-1e4, 0.0, 1e4), (1e4, 0.0, -1e4), (0.0, 1e4, -1e4)])
+def test_blocks_of_words_far_apart_are_joined(order):
+    hidden, weight = torch.ones(3, 1), torch.tensor(order)[:, None]
+    token = torch.arange(3)
+    logp, entropy = ops.token_logprobs(
+        hidden.requires_grad_(), weight.requires_grad_(), token, chunk_size=1
+    )
+    assert logp.tolist() == [z - 1e4 for z in order]
+    assert entropy.tolist() == [0.0] * 3
+    (logp + entropy).sum().backward()
+    # d logp / d hidden = weight[token] − weight of the only likely word
+    assert hidden.grad[:, 0].tolist() == [z - 1e4 for z in order]
 
 
 def test_a_frozen_head_makes_the_logits_once():

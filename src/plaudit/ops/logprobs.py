@@ -1,8 +1,9 @@
-"""Log-probability and entropy of drawn tokens, in chunks over a language model's head.
+"""Log-probability and entropy of drawn tokens, in pieces over a language model's head.
 
 The logits of N tokens over V words are the largest array of language-model training. They are made
-chunk by chunk and thrown away: at most two chunk × V arrays (logits and probabilities) exist in
-the forward or the backward pass; top-k and top-p need a few more of that size.
+piece by piece and thrown away, in the forward pass and in the backward pass: a softmax over all
+words in tiles of some hundred tokens and some thousand words (`logprobs_tiles`), one over the words
+that top-k and top-p keep in chunks of whole rows (`logprobs_kept`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from plaudit.ops.filtering import check_temperature, filtered_logits, keep_mask
+from plaudit.ops.filtering import check_temperature, filtered_logits
+from plaudit.ops.logprobs_kept import gradients_of_kept, softmax_of_kept
+from plaudit.ops.logprobs_tiles import Softmax, gradients_in_tiles, slices, softmax_in_tiles
 from plaudit.ops.masks import wide
-from plaudit.ops.products import product
 
 # Logits made at once: 24 MB of float32 stay below the size at which glibc's allocator asks the
 # system for fresh pages each time, which doubles the cost of a softmax over a large vocabulary.
@@ -31,12 +33,28 @@ def chunk_rows(vocabulary: int) -> int:
 
 
 class _Head(NamedTuple):
-    """How hidden states become the logits of the sampling distribution."""
+    """How hidden states become the logits of the sampling distribution.
+
+    The temperature divides hidden states and biases: a pass over [n, H] instead of [n, V].
+    """
 
     temperature: float
     top_k: int
     top_p: float
-    chunk_size: int
+    chunk_size: int | None
+
+    @property
+    def keeps_all(self) -> bool:
+        return not (self.top_k > 0 or self.top_p < 1.0)
+
+    def most_logits(self, vocabulary: int) -> int | None:
+        """How many logits a tile may have."""
+        return None if self.chunk_size is None else self.chunk_size * vocabulary
+
+    def kept(self, vocabulary: int) -> dict[str, Any]:
+        """Arguments of `logprobs_kept`."""
+        size = self.chunk_size or chunk_rows(vocabulary)
+        return {"top_k": self.top_k, "top_p": self.top_p, "chunk_size": size}
 
 
 def token_logprobs(
@@ -57,13 +75,12 @@ def token_logprobs(
     the drawn token always counts as kept, so that logp stays finite once the policy has moved.
     Results are float32, or float64 if the input is. Gradients reach hidden, weight and bias; the
     kept set is held constant. The entropy's gradient costs nothing unless it is used.
+    At most chunk_size × V logits exist at once; by default a size that is fast.
     Raises ValueError for a token outside the vocabulary or a temperature that is not positive.
     Check: equals log_softmax of the full logits, for every chunk size, gradients included.
     """
     check_temperature(temperature)
-    if chunk_size is None:
-        chunk_size = chunk_rows(weight.shape[0])
-    if chunk_size < 1:
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, found {chunk_size!r}.")
     if hidden.shape[0] != token.shape[0]:
         raise ValueError(f"{hidden.shape[0]} hidden states were given for {token.shape[0]} tokens.")
@@ -75,8 +92,8 @@ def token_logprobs(
     head = _Head(temperature, top_k, top_p, chunk_size)
     wanted = [x for x in (hidden, weight, bias) if x is not None and x.requires_grad]
     if not (torch.is_grad_enabled() and wanted):
-        logp, entropy, _ = _forward(hidden, weight, bias, token, head, with_slope=False)
-        return logp, entropy
+        found = _forward(hidden, weight, bias, token, head, with_slope=False)
+        return found.logp, found.entropy
     logp, entropy = _TokenLogprobs.apply(hidden, weight, bias, token, head)  # type: ignore[no-untyped-call]
     return logp, entropy
 
@@ -113,7 +130,7 @@ def token_logprobs_of(
         return each.gather(-1, chosen[:, None])[:, 0], entropy
 
     parts = []
-    for rows in _chunks(hidden.shape[0], size):
+    for rows in slices(hidden.shape[0], size):
         if torch.is_grad_enabled():
             parts.append(checkpoint(stats, hidden[rows], token[rows], use_reentrant=False))
         else:
@@ -122,6 +139,16 @@ def token_logprobs_of(
         empty = hidden.new_zeros(0, dtype=wide(hidden.dtype))
         return empty, empty
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+class _Found(NamedTuple):
+    """What the forward pass gives, and what the backward pass needs of it."""
+
+    logp: Tensor
+    entropy: Tensor
+    slope: Tensor | None
+    """d logp / d hidden [N, H]."""
+    softmax: Softmax | None
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -143,28 +170,32 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         only_hidden = ctx.needs_input_grad[:3] == (True, False, False)
-        logp, entropy, slope = _forward(hidden, weight, bias, token, head, with_slope=only_hidden)
-        ctx.save_for_backward(hidden, weight, bias, token, slope)
+        found = _forward(hidden, weight, bias, token, head, with_slope=only_hidden)
+        softmax = () if found.softmax is None else found.softmax
+        ctx.save_for_backward(hidden, weight, bias, token, found.slope, *softmax)
         ctx.head = head
-        return logp, entropy
+        return found.logp, found.entropy
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_logp: Tensor | None, grad_entropy: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, token, slope = ctx.saved_tensors
+        hidden, weight, bias, token, slope, *softmax = ctx.saved_tensors
         if grad_logp is None and grad_entropy is None:
             return None, None, None, None, None
         if slope is not None and grad_entropy is None and grad_logp is not None:
             grad_hidden = (slope * grad_logp.unsqueeze(-1)).to(hidden.dtype)
             return grad_hidden, None, None, None, None
         grads = _backward(
-            hidden, weight, bias, token, ctx.head, grad_logp, grad_entropy, ctx.needs_input_grad
+            *(hidden, weight, bias, token, ctx.head),
+            Softmax(*softmax) if softmax else None,
+            *(grad_logp, grad_entropy, ctx.needs_input_grad),
         )
         return *grads, None, None
 
 
+@torch.no_grad()
 def _forward(
     hidden: Tensor,
     weight: Tensor,
@@ -173,22 +204,25 @@ def _forward(
     head: _Head,
     *,
     with_slope: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(logp [N], entropy [N], d logp / d hidden [N, H] or None)."""
-    num, dtype = hidden.shape[0], wide(hidden.dtype)
-    logp = torch.empty(num, dtype=dtype, device=hidden.device)
-    entropy = torch.empty_like(logp)
-    slope = torch.empty_like(hidden, dtype=dtype) if with_slope else None
-    with torch.no_grad():
-        for rows in _chunks(num, head.chunk_size):
-            z, prob, log_norm = _chunk(hidden[rows], weight, bias, token[rows], head)
-            logp[rows] = z.gather(-1, token[rows, None]).squeeze(-1) - log_norm
-            entropy[rows] = log_norm - torch.linalg.vecdot(prob, z)
-            if slope is not None:
-                # d logp / d hidden = (weight[token] − Σ_v π(v) weight[v]) / temperature
-                mean_weight = product(prob.to(weight.dtype), weight.T)
-                slope[rows] = (weight[token[rows]] - mean_weight).to(dtype) / head.temperature
-    return logp, entropy, slope
+) -> _Found:
+    scaled, shift = _scaled(hidden, bias, head)
+    if head.keeps_all:
+        most = head.most_logits(len(weight))
+        softmax = softmax_in_tiles(
+            scaled, weight, shift, token, most_logits=most, with_mean_weight=with_slope
+        )
+        logp, entropy, mean_weight = softmax.logp, softmax.entropy, softmax.mean_weight
+        softmax = softmax._replace(mean_weight=None)
+    else:
+        softmax = None
+        logp, entropy, mean_weight = softmax_of_kept(
+            scaled, weight, shift, token, with_mean_weight=with_slope, **head.kept(len(weight))
+        )
+    if mean_weight is None:
+        return _Found(logp, entropy, None, softmax)
+    # d logp / d hidden = (weight[token] − Σ_v π(v) weight[v]) / temperature
+    slope = mean_weight.neg_().add_(weight[token]).div_(head.temperature)
+    return _Found(logp, entropy, slope, softmax)
 
 
 def _backward(
@@ -197,71 +231,29 @@ def _backward(
     bias: Tensor | None,
     token: Tensor,
     head: _Head,
+    softmax: Softmax | None,
     grad_logp: Tensor | None,
     grad_entropy: Tensor | None,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias, from logits made again chunk by chunk."""
-    dtype = wide(hidden.dtype)
-    grad_hidden = torch.empty_like(hidden) if needs[0] else None
-    grad_weight = torch.zeros_like(weight, dtype=dtype) if needs[1] else None
-    grad_bias = torch.zeros_like(bias, dtype=dtype) if bias is not None and needs[2] else None
-    for rows in _chunks(hidden.shape[0], head.chunk_size):
-        z, grad_z, log_norm = _chunk(hidden[rows], weight, bias, token[rows], head)
-        # d logp / dz = onehot − π;   d entropy / dz = −π (log π + entropy)
-        if grad_entropy is None:
-            assert grad_logp is not None
-            grad_z.mul_(-grad_logp[rows, None])
-        else:
-            entropy = log_norm - torch.linalg.vecdot(grad_z, z)
-            z.sub_((log_norm - entropy).unsqueeze(-1)).mul_(-grad_entropy[rows, None])
-            if grad_logp is not None:
-                z.sub_(grad_logp[rows, None])
-            grad_z.mul_(z)
-        if grad_logp is not None:
-            grad_z.scatter_add_(-1, token[rows, None], grad_logp[rows, None])
-        grad_z.div_(head.temperature)
-        if grad_bias is not None:
-            grad_bias += grad_z.sum(0)
-        narrow = grad_z.to(weight.dtype)
-        if grad_hidden is not None:
-            grad_hidden[rows] = product(narrow, weight.T)
-        if grad_weight is not None:
-            if grad_weight.dtype == weight.dtype:
-                grad_weight.addmm_(narrow.T, hidden[rows])
-            else:
-                grad_weight += narrow.T @ hidden[rows]
+    """Gradients of hidden, weight and bias, from logits made again piece by piece."""
+    scaled, shift = _scaled(hidden, bias, head)
+    of = (scaled, weight, shift, token)
+    if softmax is None:
+        how = head.kept(len(weight))
+        grads = gradients_of_kept(*of, grad_logp, grad_entropy, needs=needs, **how)
+    else:
+        most = head.most_logits(len(weight))
+        grads = gradients_in_tiles(
+            *of, softmax, grad_logp, grad_entropy, needs=needs, most_logits=most
+        )
+    of_hidden, of_weight, of_bias = grads
     return (
-        grad_hidden,
-        None if grad_weight is None else grad_weight.to(weight.dtype),
-        None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+        None if of_hidden is None else of_hidden.div_(head.temperature),
+        of_weight,
+        None if of_bias is None else of_bias.div_(head.temperature),
     )
 
 
-def _chunk(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor, head: _Head
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits z [n, V], probabilities [n, V], logsumexp of z [n]) of one chunk.
-
-    Tokens that are not kept have z = 0 and probability 0, so that products with z stay finite.
-    The temperature divides the hidden states: a pass over [n, H] instead of [n, V].
-    """
-    scaled = hidden / head.temperature
-    z = product(scaled, weight, None if bias is None else bias / head.temperature)
-    z = z.to(wide(hidden.dtype))
-    drop = None
-    if head.top_k > 0 or head.top_p < 1.0:
-        drop = keep_mask(z, top_k=head.top_k, top_p=head.top_p).logical_not_()
-        drop.scatter_(-1, token[:, None], False)
-        z.masked_fill_(drop, -torch.inf)
-    largest, where = z.max(-1)
-    prob = z.softmax(-1)
-    # The largest probability is at least 1/V: its logarithm is exact where the token's may not be.
-    log_norm = largest - prob.gather(-1, where[:, None]).squeeze(-1).log()
-    if drop is not None:
-        z.masked_fill_(drop, 0.0)
-    return z, prob, log_norm
-
-
-def _chunks(num: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, num)) for start in range(0, num, size)]
+def _scaled(hidden: Tensor, bias: Tensor | None, head: _Head) -> tuple[Tensor, Tensor | None]:
+    return hidden / head.temperature, None if bias is None else bias / head.temperature
