@@ -26,7 +26,6 @@ import argparse
 import copy
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from machine import description
+from floors import (
+    forward_seconds,
+    input_gradient_seconds,
+    layer_weights,
+    weight_gradient_seconds,
+)
+from machine import clock, description
 from plaudit.engine.local import LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.ppo import PPOConfig, ppo
@@ -77,10 +82,6 @@ class Roles:
             ("actor update", self.actor, "update"),
             ("critic update", self.critic, "update"),
         )
-
-
-def clock() -> float:
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def alone(batch: Trajectories) -> Trajectories:
@@ -266,6 +267,64 @@ def table(seconds: dict[str, list[dict[str, float]]]) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Places of a step: of the prompts (each once), of the answers, and of the answers' rows."""
+
+    prompt_places: float
+    answer_places: float
+    rows: int
+    num_epochs: int
+
+
+MANY_ROWS = 512
+"""Rows at which products of many places are timed."""
+
+
+def floor_of(lm: LanguageModel, top: int, sizes: Sizes) -> dict[str, float]:
+    """Seconds of the matrix products that each part of a step with a shared trunk needs.
+
+    Attention, norms and everything else count as nothing, and so does the gradient of the trunk's
+    states; answers that end early give back their places.
+    """
+    every = lm.model.model.layers
+    head = lm.model.get_output_embeddings().weight.detach()
+    layers, tops = layer_weights(every), layer_weights(every[len(every) - top :])
+    each = 1 / MANY_ROWS
+    top_forward = forward_seconds(tops, MANY_ROWS) * each
+    top_back = input_gradient_seconds(tops[1:], MANY_ROWS) * each
+    top_back += weight_gradient_seconds(tops, MANY_ROWS) * each
+    head_forward = forward_seconds([head], MANY_ROWS) * each
+    head_back = input_gradient_seconds([head], MANY_ROWS) * each
+    steps = sizes.answer_places - sizes.rows  # an answer's first token comes from the prefill
+    decode = forward_seconds([*layers, head], sizes.rows) / sizes.rows * steps
+    prefill = forward_seconds(layers, MANY_ROWS) * each * sizes.prompt_places
+    places = sizes.prompt_places + sizes.answer_places
+    read = top_forward * places
+    learnt = (top_forward + top_back) * places
+    heads = (head_forward + head_back) * sizes.answer_places
+    found = {
+        "generate": prefill + decode,
+        "reward": read,
+        "reference": read + head_forward * sizes.answer_places,
+        "values": read,
+        "actor update": sizes.num_epochs * (learnt + heads),
+        "critic update": sizes.num_epochs * learnt,
+    }
+    return {**found, "step": sum(found.values())}
+
+
+def floor_table(median: dict[str, float], floor: dict[str, float]) -> list[str]:
+    """The shared trunk's time beside its floor."""
+    parts = (*PARTS, "step")
+    rows = (
+        ("floor, seconds", [f"{floor[part]:.2f}" for part in parts]),
+        ("shared trunk's time ÷ floor", [f"{median[part] / floor[part]:.2f}" for part in parts]),
+    )
+    lines = [f"| | {' | '.join(parts)} |", f"|{'---|' * (len(parts) + 1)}"]
+    return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -302,7 +361,15 @@ def main() -> None:
             spent, metrics[way] = one_step(events[way], made[way].spent)
             seconds[way].append(spent)
         print({way: f"{s[-1]['step']:.1f} s" for way, s in seconds.items()}, flush=True)
-    lines = report(lm, chosen, seconds, worst, metrics)
+    rows_drawn = chosen.prompts * chosen.answers
+    sizes = Sizes(
+        prompt_places=chosen.prompts * statistics.mean(len(p.ids) for p in prompts),
+        answer_places=rows_drawn * metrics[WAYS[0]]["answer/length"],
+        rows=rows_drawn,
+        num_epochs=config.num_epochs,
+    )
+    floor = floor_of(lm, chosen.top, sizes)
+    lines = report(lm, chosen, seconds, worst, metrics, floor)
     print("\n".join(lines))
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(chosen.out, "\n".join(lines))
@@ -314,6 +381,7 @@ def report(
     seconds: dict[str, list[dict[str, float]]],
     worst: float,
     metrics: dict[str, Any],
+    floor: dict[str, float],
 ) -> list[str]:
     """The page."""
     total = lm.model.config.num_hidden_layers
@@ -328,6 +396,12 @@ def report(
         f"Medians of {chosen.repeats} steps each, in turn, in {unit}.",
         "",
         *table(seconds),
+        "",
+        "The floor is the matrix products of every part, at the rates that they reach alone.",
+        "",
+        *floor_table(
+            {part: statistics.median(r[part] for r in seconds[WAYS[0]]) for part in floor}, floor
+        ),
         "",
         "Before timing, scores, log-probabilities, values, losses and the gradient of every tensor "
         f"were compared on the same answers: they differ by at most {worst:.0e} of their size.",

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from machine import best_seconds, description, read_rate
+from floors import forward_seconds, layer_weights
+from machine import description, read_rate
 from plaudit.models.sampling.sampler import Sampled, Sampler
 from plaudit.records.files import write_text
 from plaudit.records.sampling import Sampling
@@ -129,37 +130,14 @@ def floor_seconds(sampler: Sampler, case: Case, bytes_a_second: float) -> float:
     config: Any = sampler.model.config
     steps = case.new_tokens - 1  # the first token is drawn from the prefill
     prompt_places = case.num_prompts * case.prompt_tokens
-    products = _products_seconds(sampler, case.rows, head=True) * steps
-    products += _products_seconds(sampler, 512, head=False) * prompt_places / 512
+    layers = layer_weights(sampler.model.model.layers)
+    head = sampler.model.lm_head.weight.detach()
+    products = forward_seconds([*layers, head], case.rows) * steps
+    products += forward_seconds(layers, 512) * prompt_places / 512
     dim = config.hidden_size // config.num_attention_heads
     place_bytes = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * dim
     own = case.rows * sum(range(1, steps + 1))
     return products + place_bytes * (prompt_places * steps + own) / bytes_a_second
-
-
-def _products_seconds(sampler: Sampler, rows: int, *, head: bool) -> float:
-    """Every weight of the model times `rows` vectors and nothing else, by the faster library."""
-    decoder = sampler.decoder
-    maps = [m for la in decoder.layers for m in (la.qkv, la.out, la.gate, la.up, la.down) if m]
-    weights = [p for p in sampler.model.model.layers.parameters() if p.ndim == 2]
-    if head:
-        maps.append(decoder.head)
-        weights.append(sampler.model.lm_head.weight)
-    config: Any = sampler.model.config
-    widths = (config.hidden_size, config.intermediate_size)
-    inputs = {width: torch.randn(rows, width) for width in widths}
-    down = {id(la.down) for la in decoder.layers}
-
-    def packed() -> None:
-        for m in maps:
-            m(inputs[widths[id(m) in down]])
-
-    def plain() -> None:
-        for w in weights:
-            torch.nn.functional.linear(inputs[w.shape[1]], w)
-
-    with torch.no_grad():
-        return min(best_seconds(packed, repeats=3), best_seconds(plain, repeats=3))
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
