@@ -102,11 +102,14 @@ def gradients_in_tiles(
     """Gradients of hidden, weight and bias where `needs` says so, from logits made again."""
     dtype = wide(hidden.dtype)
     grad_hidden = torch.zeros_like(hidden, dtype=dtype) if needs[0] else None
-    grad_weight = torch.zeros_like(weight) if needs[1] else None
+    # Written block by block, each as the sum over all rows: zeros would be one more pass over it.
+    grad_weight = torch.empty_like(weight) if needs[1] else None
+    if grad_weight is not None and not len(hidden):
+        grad_weight.zero_()
     grad_bias = torch.zeros_like(bias, dtype=dtype) if bias is not None and needs[2] else None
     tiles = list(_tiles(len(hidden), len(weight), most_logits))
     for words in tiles[0][1] if tiles else ():
-        of_weight = hidden.new_zeros(words.stop - words.start, hidden.shape[1], dtype=dtype)
+        of_weight: Tensor | None = None
         for rows, _ in tiles:
             z = _logits(hidden[rows], weight, bias, words)
             grad_z = _grad_logits(z, seen, rows, grad_logp, grad_entropy)
@@ -116,12 +119,14 @@ def gradients_in_tiles(
             if grad_hidden is not None:
                 grad_hidden[rows] += product(narrow, weight[words].T)
             if grad_weight is not None:
-                of_weight += product(narrow.T, hidden[rows].T)
-        if grad_logp is not None and grad_weight is not None:
+                here = product(narrow.T, hidden[rows].T).to(dtype)
+                of_weight = here if of_weight is None else of_weight.add_(here)
+        if grad_weight is None or of_weight is None:
+            continue
+        if grad_logp is not None:
             place, is_here = _place(token, words)
             of_weight.index_add_(0, place, hidden * grad_logp.where(is_here, 0.0)[:, None])
-        if grad_weight is not None:
-            grad_weight[words] = of_weight.to(weight.dtype)
+        grad_weight[words] = of_weight.to(weight.dtype)
     if grad_logp is not None and grad_hidden is not None:
         grad_hidden += weight[token] * grad_logp[:, None]
     if grad_logp is not None and grad_bias is not None:
