@@ -169,7 +169,8 @@ class Side:
         return self._said({"do": do, **order})
 
     def _said(self, message: Task) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plaudit.engine.memory import give_back_memory
+from plaudit.engine.memory import give_back_growth
 from plaudit.records.config import Config
 from plaudit.records.state import Saved
 
@@ -63,7 +63,7 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
-        give_back_memory()  # activations of one size leave holes that the next do not fit
+        give_back_growth()  # activations of one size leave holes that the next do not fit
         return grad_norm
 
     def state(self) -> Saved:

@@ -87,6 +87,7 @@ class LocalActor(Taught, Policy):
         With a `replier` they go on as conversations (`engine.conversations`). Raises UserError where the trainer gives the first answers another log-probability than
         they were drawn with.
         """
+        give_back_memory()  # that updates have left: drawing needs arrays of other sizes
         if replier is not None:
             batch = converse(
                 self.backbone,
