@@ -42,7 +42,7 @@ SIDES = ROOT / "sides"
 NEEDS = {
     "trl": ("torch==2.13.0", "trl==1.16.0"),
     # CTranslate2 itself needs none of torch; its converter of folders does.
-    "ctranslate2": ("torch==2.13.0", "transformers==4.57.*", "ctranslate2==4.8.5"),
+    "ctranslate2": ("torch==2.13.0", "transformers==5.23.0", "ctranslate2==4.8.5"),
 }
 """What a peer's environment holds; transformers of a version that the peer takes."""
 

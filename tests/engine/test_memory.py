@@ -57,7 +57,7 @@ def step(num_arrays):
 for _ in range(3):
     step(20)
 before, steady = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, resident()
-for _ in range(3):
+for _ in range(10):
     step(20)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 step(100)  # 800 MB, all of it freed
@@ -67,8 +67,9 @@ print(faults, steady, resident())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_steps_keep_what_the_next_needs_and_give_back_growth() -> None:
-    """Three steps of 160 MB in the pages of those before; a step of 800 MB leaves nothing behind."""
+    """Ten steps of 160 MB are 390,000 pages where each begins with none; here they take those of the
+    steps before. What a step of 800 MB freed does not stay."""
     told = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, check=True).stdout
     faults, steady, after = map(int, told.split())
-    assert faults < 5_000
+    assert faults < 100_000
     assert after < steady + 50

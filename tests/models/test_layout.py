@@ -96,6 +96,43 @@ def test_every_answer_stands_in_one_row_behind_its_prompt(
             assert layout.token.numel() <= max_tokens
 
 
+def cuts(num_rows):
+    """Every way to cut so many rows into parts, as the parts' lengths."""
+    if num_rows == 0:
+        yield ()
+    for first in range(1, num_rows + 1):
+        for rest in cuts(num_rows - first):
+            yield (first, *rest)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.integers(1, 200),
+    st.booleans(),
+)
+def test_rows_are_cut_where_padding_and_layouts_cost_least(sizes, max_tokens, one_each) -> None:
+    """Against every way to cut them: a layout costs 24 places; with rows of one answer each, in
+    which a prompt's answers should meet, more than any padding."""
+    batch = batch_of([1] * len(sizes), [(g, n) for g, n in enumerate(sizes)])
+    found = [
+        layout.token.shape
+        for layout in micro_layouts(batch, pad_id=0, max_tokens=max_tokens, one_each=one_each)
+    ]
+    falling = sorted((n + 1 for n in sizes), reverse=True)
+    extra = max_tokens if one_each else 24
+
+    def cost(shapes) -> int:
+        return sum(rows * width + extra for rows, width in shapes)
+
+    allowed = []
+    for parts in cuts(len(falling)):
+        begins = [sum(parts[:i]) for i in range(len(parts))]
+        shapes = [(n, falling[b]) for b, n in zip(begins, parts, strict=True)]
+        if all(rows == 1 or rows * width <= max_tokens for rows, width in shapes):
+            allowed.append(cost(shapes))
+    assert cost(found) == min(allowed)
+
+
 def test_a_hole_in_a_mask_is_refused_and_an_empty_answer_is_not() -> None:
     batch = batch_of([2], [(0, 3), (0, 0)])
     assert pack(batch, pad_id=0).there.sum() == 3

@@ -23,7 +23,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST_ON_HEAP = 32 * 2**20  # glibc's own limit; larger arrays are mapped and returned one by one
 _MOST_KEPT = 2**31 - 1  # the largest int: 2 GiB of free memory stay until `give_back_memory`
 
-_GROWTH = 1.1  # of the process beyond what steps need; below it, page faults cost more than memory
+# Growth beyond what steps need that is let be: page faults would cost more than the memory does.
+_GROWTH_SHARE, _GROWTH_BYTES = 0.1, 128 * 2**20
 
 
 @dataclass
@@ -70,7 +71,7 @@ def give_back_memory() -> bool:
 
 
 def give_back_growth() -> bool:
-    """At a step's end: return free memory only if the process has grown by a tenth; whether it did.
+    """At a step's end: return free memory only where the process has grown; whether any was.
 
     The next step takes what this one freed. Growth is beyond the most that was resident at the end
     of a step that found nothing kept, which is what steps need and no fragments.
@@ -81,7 +82,8 @@ def give_back_growth() -> bool:
     if _steps.is_first:
         _steps.most, _steps.is_first = max(_steps.most, resident), False
         return False
-    return resident > _GROWTH * _steps.most and give_back_memory()
+    most = _steps.most + max(_GROWTH_SHARE * _steps.most, _GROWTH_BYTES)
+    return resident > most and give_back_memory()
 
 
 def _resident() -> int:
