@@ -231,9 +231,9 @@ def model_folder(shape: str) -> Path:
     words = {"<end>": 0} | {f"t{i}": i for i in range(1, SHAPES[shape]["vocab_size"])}
     core = Tokenizer(models.WordLevel(words, unk_token="<end>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<end>", pad_token="<end>", unk_token="<end>"
-    ).save_pretrained(folder)
+    # CTranslate2 asks for a word of each kind, and adds none.
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<end>")
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
     return folder
 
 
