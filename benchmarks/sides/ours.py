@@ -163,7 +163,8 @@ class Decode:
     def floor(self) -> Answer:
         """Products and reads that no sampler can leave out; see `benchmarks/sampler.py`."""
         case = Case("", len(self.prompts), 1, len(self.prompts[0]), self.new_tokens)
-        return {"floor": floor_seconds(self.sampler, case, read_rate())}
+        with self.sampler.drawing():  # which has the decoder's maps of these weights
+            return {"floor": floor_seconds(self.sampler, case, read_rate())}
 
 
 def _products_seconds(weights: list[Tensor], num_places: int) -> float:
