@@ -1,19 +1,23 @@
-"""Finite worlds: `solve(method="auto")` beside QuantEcon and pymdptoolbox, and Q-learning's rate.
+"""Finite worlds: `solve(method="auto")` beside QuantEcon, mdpsolver, pymdptoolbox; Q-learning's rate.
 
-    python benchmarks/mdp.py [--peer quantecon,pymdptoolbox] [--repeats R] [--large] [--out FILE]
+    python benchmarks/mdp.py [--peer quantecon,mdpsolver,pymdptoolbox] [--repeats R] [--threads T]
+                             [--large] [--out FILE]
 
-Peers are installed apart: pip install quantecon pymdptoolbox. All are given the same sparse arrays
+Peers are installed apart: pip install quantecon mdpsolver pymdptoolbox. All are given the same world
 and asked for the same error of the value, 1e-6 (QuantEcon's `epsilon` is twice that by its
-definition); compilation is done before, on a small world. Times are medians of wall-clock seconds,
-each way in turn (value iteration
-of the peer once). "error" is the greatest difference from our solution at 1e-9, so that a fast wrong
-answer would show. `--large` adds ten million states in a process of their own, with its memory.
+definition; mdpsolver's `tolerance` bounds no error, so that the error reached is what compares);
+compilation is done before, on a small world. Times are medians of wall-clock seconds, each way in
+turn (value iteration of the peer once). mdpsolver's models keep their last value and begin the next
+`solve` from it: each solution is by a new model, and its construction from lists is counted apart;
+the second solution by the same model, which has little left to do, is shown too. "error" is the
+greatest difference from our solution at 1e-9, so that a fast wrong answer would show. `--large` adds ten million states in a process of their own, with its memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -22,10 +26,12 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import get_num_threads, set_num_threads
 from scipy import sparse
 
 from machine import description
@@ -57,6 +63,13 @@ def median_of(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tu
     return {name: (statistics.median(taken), results[name]) for name, taken in times.items()}
 
 
+def precise_value(mdp: MDP) -> np.ndarray:
+    """Our value to 1e-9, or as near as floats can prove."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return solve(mdp, tol=1e-9).value
+
+
 # --- QuantEcon
 
 
@@ -86,9 +99,7 @@ def against_quantecon(name: str, mdp: MDP, repeats: int, peers: bool) -> list[st
     if peers and mdp.num_states <= 100_000:  # seconds each: once
         by_value = {name_of("value_iteration"): partial(solve_by, method="value_iteration")}
         found |= median_of(by_value, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        truth = solve(mdp, tol=1e-9).value
+    truth = precise_value(mdp)
     ours = found["Plaudit auto"][0]
     lines = []
     for label, (taken, result) in found.items():
@@ -100,6 +111,86 @@ def against_quantecon(name: str, mdp: MDP, repeats: int, peers: bool) -> list[st
         )
         print(lines[-1], flush=True)
     return lines
+
+
+# --- mdpsolver
+
+
+class Lists(NamedTuple):
+    """A world as mdpsolver takes it: [S][A] of rewards, and of lists of chances and next states."""
+
+    rewards: list[Any]
+    chances: list[Any]
+    following: list[Any]
+
+
+def lists_of(mdp: MDP) -> Lists:
+    rows = mdp.transition
+    begin = rows.indptr.tolist()
+
+    def nested(flat: list[Any]) -> list[Any]:
+        cut = [flat[i:j] for i, j in pairwise(begin)]
+        return [cut[i : i + mdp.num_actions] for i in range(0, len(cut), mdp.num_actions)]
+
+    return Lists(mdp.reward.tolist(), nested(rows.data.tolist()), nested(rows.indices.tolist()))
+
+
+def mdpsolver_model(lists: Lists, gamma: float) -> Any:
+    import mdpsolver
+
+    model = mdpsolver.model()
+    model.mdp(
+        discount=gamma,
+        rewards=lists.rewards,
+        tranMatProbs=lists.chances,
+        tranMatColumns=lists.following,
+    )
+    return model
+
+
+def against_mdpsolver(
+    name: str, mdp: MDP, repeats: int, threads: int
+) -> tuple[list[str], list[str]]:
+    """Rows for solutions alone, and for construction and solution, with ours in turn."""
+    taken: dict[str, list[float]] = {}
+    model: Any = None
+
+    def timed(what: str, call: Callable[[], Any]) -> Any:
+        spent, result = seconds(call)
+        taken.setdefault(what, []).append(spent)
+        return result
+
+    settings = {"algorithm": "mpi", "tolerance": TOLERANCE, "parallel": threads > 1}
+    for _ in range(repeats):
+        rows, reward = sparse.csr_array(mdp.transition), np.array(mdp.reward)
+        world_of = timed("ours made", partial(MDP, rows, reward, mdp.gamma))
+        timed("ours", partial(solve, world_of, tol=TOLERANCE))
+        lists = timed("lists", partial(lists_of, mdp))
+        model = timed("made", partial(mdpsolver_model, lists, mdp.gamma))
+        timed("new", partial(model.solve, **settings))
+        first = np.array(model.getValueVector())
+        timed("again", partial(model.solve, **settings))
+        del lists
+    median = {what: statistics.median(spent) for what, spent in taken.items()}
+    truth = precise_value(mdp)
+    error = float(np.abs(first - truth).max())
+    again = float(np.abs(np.array(model.getValueVector()) - truth).max())
+    alone = [
+        f"| {name} | mdpsolver mpi | {median['new']:.3f} | | {error:.1e} "
+        f"| {median['new'] / median['ours']:.1f} |",
+        f"| {name} | mdpsolver mpi, again from its own answer | {median['again']:.3f} | | {again:.1e} "
+        f"| {median['again'] / median['ours']:.1f} |",
+    ]
+    ours = median["ours made"] + median["ours"]
+    theirs = median["made"] + median["new"]
+    both = [
+        f"| {name} | Plaudit, world and solution | {ours:.3f} | 1 |",
+        f"| {name} | mdpsolver, from lists | {theirs:.3f} | {theirs / ours:.1f} |",
+        f"| {name} | mdpsolver, from the arrays | {theirs + median['lists']:.3f} "
+        f"| {(theirs + median['lists']) / ours:.1f} |",
+    ]
+    print(*alone, *both, sep="\n", flush=True)
+    return alone, both
 
 
 # --- pymdptoolbox
@@ -213,8 +304,9 @@ def gymnasium_loop(num_steps: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", default="", help="quantecon,pymdptoolbox or one of them")
+    parser.add_argument("--peer", default="", help="any of quantecon,mdpsolver,pymdptoolbox")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=get_num_threads(), help="of every side")
     parser.add_argument("--large", action="store_true", help="ten million states besides")
     parser.add_argument("--large-alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="where to write the tables (Markdown)")
@@ -223,8 +315,10 @@ def main() -> None:
         large()
         return
     peers = set(filter(None, given.peer.split(",")))
-    if peers - {"quantecon", "pymdptoolbox"}:
-        parser.error(f"no peer {given.peer!r}; expected quantecon,pymdptoolbox")
+    if peers - {"quantecon", "mdpsolver", "pymdptoolbox"}:
+        parser.error(f"no peer {given.peer!r}; expected quantecon,mdpsolver,pymdptoolbox")
+    set_num_threads(given.threads)  # and OMP_NUM_THREADS is read by mdpsolver as it is loaded
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
     solve(world("random-sparse", num_states=500, num_actions=4, branching=5, seed=0), tol=1e-6)
     solve(world("noisy-grid", rows=20, columns=20, gamma=0.999), tol=1e-6)
     sparse_world = partial(world, "random-sparse", num_actions=4, branching=5, seed=0, gamma=0.99)
@@ -247,10 +341,20 @@ def main() -> None:
         "| world | solver | seconds | rounds | error | times ours |",
         "|---|---|---|---|---|---|",
     ]
+    made: list[str] = []
     for name, make in worlds.items():
-        text += against_quantecon(name, make(), given.repeats, "quantecon" in peers)
+        mdp = make()
+        text += against_quantecon(name, mdp, given.repeats, "quantecon" in peers)
+        if "mdpsolver" in peers:
+            alone, both = against_mdpsolver(name, mdp, given.repeats, given.threads)
+            text += alone
+            made += both
     text += ["", "## Construction and solution", "", "| world | solver | seconds | times ours |"]
-    text += ["|---|---|---|---|", *against_pymdptoolbox(given.repeats, "pymdptoolbox" in peers)]
+    text += [
+        "|---|---|---|---|",
+        *made,
+        *against_pymdptoolbox(given.repeats, "pymdptoolbox" in peers),
+    ]
     text += ["", "## One backup of the whole world", "", "| states | transitions | ns each |"]
     text += ["|---|---|---|", *sweep_costs(given.repeats)]
     text += [

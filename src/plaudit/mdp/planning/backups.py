@@ -114,15 +114,17 @@ def _optimal_with_q(
     low: Floats,
     high: Floats,
 ) -> None:
-    num_states, num_actions = reward.shape
+    num_states, num_actions = reward.shape[0], unsigned(reward.shape[1])
+    one = unsigned(1)
     for block in prange(low.size):
         least, most = np.inf, -np.inf
-        for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
-            choice = 0
+        first, past = block * num_states // low.size, (block + 1) * num_states // low.size
+        for s in range(unsigned(first), unsigned(past)):
+            choice = unsigned(0)
             for a in range(num_actions):
                 row = s * num_actions + a
                 total = 0.0
-                for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
+                for k in range(unsigned(indptr[row]), unsigned(indptr[row + one])):
                     total += data[k] * value[indices[k]]
                 q[s, a] = reward[s, a] + gamma * total
                 choice = a if q[s, a] > q[s, choice] else choice
@@ -154,15 +156,17 @@ def _optimal(
     low: Floats,
     high: Floats,
 ) -> None:
-    num_states, num_actions = reward.shape
+    num_states, num_actions = reward.shape[0], unsigned(reward.shape[1])
+    one = unsigned(1)
     for block in prange(low.size):
         least, most = np.inf, -np.inf
-        for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
-            best, choice = -np.inf, 0
+        first, past = block * num_states // low.size, (block + 1) * num_states // low.size
+        for s in range(unsigned(first), unsigned(past)):
+            best, choice = -np.inf, unsigned(0)
             for a in range(num_actions):
                 row = s * num_actions + a
                 total = 0.0
-                for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
+                for k in range(unsigned(indptr[row]), unsigned(indptr[row + one])):
                     total += data[k] * value[indices[k]]
                 q = reward[s, a] + gamma * total
                 if q > best:

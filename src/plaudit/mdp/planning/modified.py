@@ -14,6 +14,7 @@ Source: Puterman & Shin 1978; Puterman 1994, sections 6.5 and 6.6.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,6 @@ from plaudit.mdp.planning.backups import (
     Index,
     Ints,
     Rows,
-    optimal_backup,
     size_of,
 )
 from plaudit.mdp.planning.iteration import MAX_SWEEPS, Floor, Swept
@@ -34,9 +34,6 @@ from plaudit.mdp.planning.solution import rounding_of, span_bound
 
 AIM = 0.05
 """How far a policy's own sweeps shrink the span before the policy is improved again."""
-
-UNSETTLED = 0.15
-"""While more states than this share change their action, evaluating the policy is not worth it."""
 
 MOST_SWEEPS = 100
 """Sweeps of one policy at most: the policy may be wrong, and then they are wasted."""
@@ -58,11 +55,13 @@ def modified_policy_iteration(
     `give_up_rate`: return with `slow` true when a policy's sweeps shrink the span by a smaller
     factor than this each (1: never).
     """
-    value, trace = _until_settled(rows, value)
+    # T 0 = max_a R(s, a): no transition need be read
+    value = value.copy() if value.any() else reduce(np.maximum, rows.reward.T, value - np.inf)
     policy = _policy_of(rows)
     out, before = np.empty_like(value), value.copy()
+    trace: list[float] = []
     moved, floor = 0.0, Floor()
-    for sweep in range(len(trace), max_sweeps):
+    for sweep in range(max_sweeps):
         moved += rows.gamma * _span(value, before)
         before[:] = value
         low, high = _improve(rows, policy, moved, value, out)
@@ -74,26 +73,6 @@ def modified_policy_iteration(
         if rate > give_up_rate:
             return Swept(value, sweep + 1, trace, slow=True)
     return Swept(value, max_sweeps, trace)
-
-
-def _until_settled(rows: Rows, value: Floats) -> tuple[Floats, list[float]]:
-    """Backups of the whole world while many states still change their action."""
-    value, out = value.copy(), np.empty_like(value)
-    action, before = np.empty(value.size, np.int64), np.full(value.size, -1)
-    trace: list[float] = []
-    while len(trace) < PATIENCE:
-        if trace or value.any():
-            low, high = optimal_backup(rows, value, out, action)
-        else:  # T 0 = max_a R(s, a): no transition need be read
-            rows.reward.argmax(axis=1, out=action)
-            rows.reward.max(axis=1, out=out)
-            low, high = float(out.min()), float(out.max())
-        trace.append(span_bound(rows, low, high, size_of(value)))
-        value, out = out, value
-        if np.count_nonzero(action != before) <= UNSETTLED * action.size:
-            break
-        action, before = before, action
-    return value, trace
 
 
 def _evaluate(
@@ -206,21 +185,23 @@ def _improve_blocks(
     low: Floats,
     high: Floats,
 ) -> None:
-    num_states, num_actions = reward.shape
+    num_states, num_actions = reward.shape[0], unsigned(reward.shape[1])
+    one = unsigned(1)
     for block in prange(low.size):
         least, most = np.inf, -np.inf
-        for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
+        first, past = block * num_states // low.size, (block + 1) * num_states // low.size
+        for s in range(unsigned(first), unsigned(past)):
             if leads[s] > moved:
                 total = 0.0
-                for k in range(unsigned(begin[s]), unsigned(begin[s + 1])):
+                for k in range(unsigned(begin[s]), unsigned(begin[s + one])):
                     total += own_data[k] * value[own_indices[k]]
                 best = own_reward[s] + gamma * total
             else:
-                best, second, choice = -np.inf, -np.inf, 0
+                best, second, choice = -np.inf, -np.inf, unsigned(0)
                 for a in range(num_actions):
                     row = s * num_actions + a
                     total = 0.0
-                    for k in range(unsigned(indptr[row]), unsigned(indptr[row + 1])):
+                    for k in range(unsigned(indptr[row]), unsigned(indptr[row + one])):
                         total += data[k] * value[indices[k]]
                     q = reward[s, a] + gamma * total
                     better = q > best  # selections, not branches: they would be mispredicted
@@ -228,12 +209,12 @@ def _improve_blocks(
                     choice = a if better else choice
                     best = q if better else best
                 leads[s] = best - second + moved
-                if choice != action[s]:
+                if choice != unsigned(action[s]):
                     action[s] = choice
                     own_reward[s] = reward[s, choice]
                     row = s * num_actions + choice
-                    length = indptr[row + 1] - indptr[row]
-                    for i in range(begin[s + 1] - begin[s]):
+                    length = indptr[row + one] - indptr[row]
+                    for i in range(begin[s + one] - begin[s]):
                         used = i < length
                         own_data[begin[s] + i] = data[indptr[row] + i] if used else 0.0
                         own_indices[begin[s] + i] = indices[indptr[row] + i] if used else 0
@@ -256,12 +237,13 @@ def _sweep_blocks(
     low: Floats,
     high: Floats,
 ) -> None:
-    num_states = reward.size
+    num_states, one = reward.size, unsigned(1)
     for block in prange(low.size):
         least, most = np.inf, -np.inf
-        for s in range(block * num_states // low.size, (block + 1) * num_states // low.size):
+        first, past = block * num_states // low.size, (block + 1) * num_states // low.size
+        for s in range(unsigned(first), unsigned(past)):
             total = 0.0
-            for k in range(unsigned(begin[s]), unsigned(begin[s + 1])):
+            for k in range(unsigned(begin[s]), unsigned(begin[s + one])):
                 total += data[k] * value[indices[k]]
             new = reward[s] + gamma * total
             out[s] = new
