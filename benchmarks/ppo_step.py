@@ -203,9 +203,7 @@ def update_of(made: Roles, batch: Trajectories) -> list[Tensor]:
     slope = torch.linspace(-1, 1, batch.chosen.numel()).view(batch.chosen.shape)
     summed = []
     for role, name in ((made.actor, "logp"), (made.critic, "value")):
-        told = role.update(
-            batch, Sloped((name,)), fields={"slope": slope}, denominator=count, lr=0.0
-        )
+        told = role.accumulate(batch, Sloped((name,)), fields={"slope": slope}, denominator=count)
         summed.append(torch.tensor(told["loss"]))
     parameters = (*made.actor.learner.parameters.values(), *made.critic.learner.parameters.values())
     return summed + [p.grad.clone() for p in parameters if p.grad is not None]

@@ -24,7 +24,7 @@ _MOST_ON_HEAP = 32 * 2**20  # glibc's own limit; larger arrays are mapped and re
 _MOST_KEPT = 2**31 - 1  # the largest int: 2 GiB of free memory stay until `give_back_memory`
 
 # Growth beyond what steps need that is let be: page faults would cost more than the memory does.
-_GROWTH_SHARE, _GROWTH_BYTES = 0.1, 128 * 2**20
+_GROWTH_SHARE, _GROWTH_BYTES = 0.02, 32 * 2**20
 
 
 @dataclass

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from plaudit.engine.learner import AdamConfig, Learner
+from plaudit.engine.memory import give_back_memory
 from plaudit.ops.masks import wide
 from plaudit.records.losses import Loss, Part, check_loss, cut
 from plaudit.records.state import Saved
@@ -70,6 +71,12 @@ class Role:
     def close(self) -> None:
         """Give back the sampler's copies of weights and the trunk's kept states."""
         self.backbone.close()
+
+    def told(self, batch: Trajectories, name: str) -> Tensor:
+        """`gathered`, and what that took of memory given back: what comes next takes other sizes."""
+        found = self.gathered(batch, name)
+        give_back_memory()
+        return found
 
     def statistics(
         self, layout: Layout, batch: Trajectories, needs: Sequence[str]

@@ -81,7 +81,7 @@ class LocalRewardModel(Scorer):
 
     def scores(self, batch: Trajectories) -> Tensor:
         """Scores [B]."""
-        return self.gathered(batch, "score")
+        return self.told(batch, "score")
 
     def __call__(self, batch: Trajectories) -> Tensor:
         """Rewards [B, T]: each row's score on its last chosen token."""
@@ -159,7 +159,7 @@ class LocalCritic(Scorer):
 
     def values(self, batch: Trajectories) -> Tensor:
         """V(state before token t), [B, T]; 0 off the chosen tokens."""
-        return self.gathered(batch, "value")
+        return self.told(batch, "value")
 
 
 def _of_whole_decoder(top: Decoder, split: int) -> dict[str, Tensor]:

@@ -57,20 +57,22 @@ from plaudit.records.types import Prompt, Replier, Trajectories
 class PPOConfig(Config):
     """Settings of PPO on text. A token's reward and a score are in the reward model's units."""
 
-    num_steps: int = Field(12, ge=1, description="Rollouts, each followed by updates.")
+    num_steps: int = Field(10, ge=1, description="Rollouts, each followed by updates.")
     prompts_per_step: int = Field(16, ge=1, description="Prompts drawn for a rollout.")
     answers_per_prompt: int = Field(
         4, ge=1, description="Answers to each prompt; they share the prompt's computation."
     )
     num_epochs: int = Field(
-        2, ge=1, description="Passes over a rollout (Huang et al. 2024 use 4 with smaller steps)."
+        1,
+        ge=1,
+        description="Passes over a rollout (Huang et al. 2024 use 4); a second costs as much again.",
     )
     num_minibatches: int = Field(
-        2, ge=1, description="Optimiser steps in an epoch; prompts are not split across them."
+        4, ge=1, description="Optimiser steps in an epoch; prompts are not split across them."
     )
-    lr: float = Field(1.5e-4, gt=0, description="The actor's first learning rate; falls to 0.")
+    lr: float = Field(2e-4, gt=0, description="The actor's first learning rate; falls to 0.")
     critic_lr: float = Field(
-        1e-4, gt=0, description="The critic's first learning rate; falls to 0."
+        1.5e-4, gt=0, description="The critic's first learning rate; falls to 0."
     )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token (Ziegler et al. 2019).")
     lam: float = Field(0.95, ge=0, le=1, description="GAE's decay (Ziegler et al. 2019).")
@@ -79,10 +81,10 @@ class PPOConfig(Config):
         0.2, gt=0, description="How far a value may move in one rollout (Huang et al. 2024)."
     )
     kl_coef: float = Field(
-        0.15, ge=0, description="First β: the score one nat of distance from the reference costs."
+        0.1, ge=0, description="First β: the score one nat of distance from the reference costs."
     )
     kl_target: float | None = Field(
-        4.5,
+        6.5,
         gt=0,
         description="Nats per answer that β is steered to; none keeps β fixed (Ziegler et al.).",
     )

@@ -26,7 +26,7 @@ from plaudit.models.sampling.cache import PromptKeyValues
 from plaudit.models.sampling.fused_answers import FusedAnswers
 from plaudit.models.sampling.fused_prefix import FusedPrefix
 from plaudit.models.sampling.kernel_answers import KernelAnswers, flat
-from plaudit.models.sampling.packed import Linear, can_pack, linear
+from plaudit.models.sampling.packed import AsItIs, Linear, can_pack, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +35,7 @@ _CLASSES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3
 # Kinds of rotary scaling whose frequencies are fixed when the model is made.
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 # Prompt tokens read in one pass: bounds the memory of a prefill, and the padding in it.
-_PREFILL_TOKENS = 1024
+_PREFILL_TOKENS = 512
 
 
 def fits(model: PreTrainedModel) -> bool:
@@ -106,7 +106,7 @@ class FusedDecoder:
         for i, layer in enumerate(self.base.layers):
             self.layers[i] = self._layer(layer)
         head: Any = self.model.get_output_embeddings()
-        self.head = linear(head.weight, head.bias)
+        self.head = AsItIs(head.weight, head.bias)
 
     def release(self) -> None:
         self.layers = [None] * len(self.layers)

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from plaudit.models.sampling.stepping import Answers
 
-MOST_ROWS = 128
-"""Rows decoded together where nothing else is said and rows can wait: products gain no more."""
+MOST_ROWS = 64
+"""Rows that a thread decodes together where nothing else is said and rows can wait: products gain
+no more from further ones, and each has its keys and values."""
 
 MOST_PROMPTS = 256
 """Prompts read before the first of their answers is drawn, where rows can wait."""
@@ -170,7 +171,7 @@ class Sampler:
         num_parts = max(1, min(num_threads, len(rows) // ROWS_A_THREAD))
         most = len(rows)
         if self.decoder.refills:
-            most = max(1, (self.max_rows or MOST_ROWS) // num_parts)
+            most = max(1, self.max_rows // num_parts) if self.max_rows else MOST_ROWS
         halted = threading.Event()
 
         def draw_part(begin: int, end: int) -> None:

@@ -38,7 +38,7 @@ class FeedbackConfig(Config):
         None, description="Path or URL of the feedback store; none puts it in the run folder."
     )
     answers_per_prompt: int = Field(
-        32, ge=2, description="Answers drawn for each prompt, from which pairs are made."
+        16, ge=2, description="Answers drawn for each prompt, from which pairs are made."
     )
     pairs_per_prompt: int = Field(60, ge=1, description="Pairs of answers compared per prompt.")
     votes_per_pair: int = Field(

@@ -40,6 +40,10 @@ from plaudit.records.interrupt import Interrupt
 from plaudit.records.runs import RunFolder
 from plaudit.records.types import Trajectories
 
+STANDARDISED_BY = 256
+"""Answers, of all training prompts alike, whose scores say what one unit of reward is: by so many
+the standard deviation is known to about 4 %."""
+
 
 def run_rlhf(
     config: RLHFConfig, run: RunFolder, *, progress: Progress, interrupt: Interrupt
@@ -66,7 +70,8 @@ def _run(config: RLHFConfig, stages: Stages) -> dict[str, Any]:
         inputs, stages, store, parts.codec, train=first, held_out=before
     )
     reward_model, figures = learn_reward(parts, stages, learn, judge)
-    reward = standardised(reward_model, reward_model.scores(first))
+    some = first.select(range(0, len(first), max(1, len(first) // STANDARDISED_BY)))
+    reward = standardised(reward_model, reward_model.scores(some))
     parts.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
     del first, learn, judge, given
     IMPROVERS[config.improve](parts, stages, reward, reference)
