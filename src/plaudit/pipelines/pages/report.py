@@ -182,8 +182,9 @@ def _gold_name(config: Mapping[str, Any]) -> str:
     """Who the gold score comes from, as far as the config says."""
     if config.get("reward"):
         return f"the reward function {config['reward']}"
-    source = (config.get("feedback") or {}).get("source")
-    if config and source in (None, "annotators"):
+    feedback = config.get("feedback") or {}
+    left_open = feedback.get("source") is None and feedback.get("file") is None
+    if config and (left_open or feedback.get("source") == "annotators"):
         return "VADER sentiment, −1 to 1, the rule behind the simulated annotators"
     return "the run's gold judge"
 

@@ -27,7 +27,8 @@ class FeedbackConfig(Config):
         description=(
             "annotators: simulated with real human disagreement over sentiment; reward: the reward "
             "function; file: comparisons from `file`; people: stop and wait for votes in the "
-            "store. None: the reward function if there is one, else annotators."
+            "store. None: the file if one is named, else the reward function if there is one, "
+            "else annotators."
         ),
     )
     file: str | None = Field(

@@ -14,6 +14,7 @@ from plaudit.pipelines.rlhf.refusals import (
     check_keys,
     check_num_prompts,
     said_of_seen,
+    said_of_unused,
 )
 from plaudit.pipelines.rlhf.sources import Source, read_sources, require_kept
 from plaudit.records.fingerprints import mendable
@@ -72,17 +73,21 @@ def read_inputs(config: RLHFConfig, run: RunFolder, note: Callable[[str], None])
     check_keys(config, source)
     reward = None if config.reward is None else load_reward_function(config.reward)
     sources = _read(config, source)
-    for one in sources.values():
-        for said in one.rows.notes:
-            note(said)
+    for said in (
+        *said_of_unused(config, source),
+        *(n for s in sources.values() for n in s.rows.notes),
+    ):
+        note(said)
     gold = _gold(config, source, reward, sources["prompts"].rows, run)
     return Inputs(config, source, sources, reward, gold)
 
 
 def source_of(config: RLHFConfig) -> str:
-    """Who compares, where the config leaves it open: the reward function if there is one."""
+    """Who compares, where the config leaves it open: the file or the reward function it names."""
     if config.feedback.source is not None:
         return config.feedback.source
+    if config.feedback.file is not None:
+        return "file"
     return "reward" if config.reward is not None else "annotators"
 
 

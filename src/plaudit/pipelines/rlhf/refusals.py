@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from plaudit.models.formats.load import find_folder, model_files
 from plaudit.pipelines.rlhf.opinions import Opinions, held_out_prompts
 from plaudit.pipelines.rlhf.sources import Source, at_row
+from plaudit.records.config import Config
 from plaudit.records.errors import UserError
 from plaudit.records.fingerprints import Fingerprint, of_code, of_file, of_files, of_rows
 from plaudit.records.rows import Row, Rows
@@ -58,6 +59,11 @@ def check_keys(config: RLHFConfig, source: str) -> None:
         raise UserError("feedback.source is reward, but no reward is named: give --reward")
     if source == "file" and config.feedback.file is None:
         raise UserError("feedback.source is file, but feedback.file names none")
+    if source != "file" and config.feedback.file is not None:
+        raise UserError(
+            f"feedback.source is {source}, so the comparisons of feedback.file, "
+            f"{config.feedback.file}, would not be used: leave out one of the two"
+        )
     drawn, feedback, ppo = config.sampling, config.feedback, config.ppo
     if drawn.temperature == 0 or drawn.top_k == 1:
         key = "top_k=1" if drawn.temperature else "temperature=0"
@@ -77,6 +83,36 @@ def check_keys(config: RLHFConfig, source: str) -> None:
             f"ppo.num_minibatches is {ppo.num_minibatches}, but a step has only "
             f"{ppo.prompts_per_step} prompts (ppo.prompts_per_step), which are not split"
         )
+
+
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    "votes_per_pair": ("annotators",),
+    "num_annotators": ("annotators",),
+    "tie_threshold": ("annotators",),
+    "pairs_per_prompt": ("annotators", "reward", "people"),
+}
+"""Keys of `feedback` that only some sources use."""
+
+
+def said_of_unused(config: RLHFConfig, source: str) -> list[str]:
+    """What to know where keys differ from their defaults and nothing will use them."""
+    unused = [
+        (f"feedback.{key}", f"comparisons come from feedback.source={source}")
+        for key in _changed(config.feedback)
+        if source not in USED_BY.get(key, (source,))
+    ]
+    if config.demonstrations is None:
+        why = "there are no demonstrations to fine-tune on"
+        unused += [(f"sft.{key}", why) for key in _changed(config.sft)]
+    if config.ppo.kl_target is None and "kl_horizon" in _changed(config.ppo):
+        unused.append(("ppo.kl_horizon", "ppo.kl_target is none, which keeps kl_coef fixed"))
+    return [f"Note: {key} is not used, as {why}" for key, why in unused]
+
+
+def _changed(config: Config) -> list[str]:
+    """Keys whose values are not the defaults."""
+    fields = type(config).model_fields.items()
+    return [name for name, field in fields if getattr(config, name) != field.get_default()]
 
 
 def check_num_prompts(config: RLHFConfig, rows: Rows, source: str) -> None:
