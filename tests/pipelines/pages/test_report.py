@@ -279,7 +279,7 @@ def test_verdict_is_no_stronger_than_its_interval():
 @pytest.mark.parametrize(
     ("summary", "word"),
     [
-        ({"gold_before": 0.5, "gold_after": 0.4, "reward_before": 0, "reward_after": 2}, "exploit"),
+        ({"gold_change_interval": [-0.2, -0.1], "reward_change_interval": [0.5, 2]}, "exploit"),
         ({"length_before": 20, "length_after": 30}, "longer"),
         ({"length_before": 20, "length_after": 10}, "50\N{NO-BREAK SPACE}% shorter"),
         ({"distinct_before": 0.9, "distinct_after": 0.5}, "less varied"),
@@ -295,6 +295,84 @@ def test_verdict_is_no_stronger_than_its_interval():
 def test_each_notice_appears_for_its_own_reason(summary, word):
     (line,) = notices(summary)
     assert word in line
+
+
+BOTH_SIDES = {
+    "gold_before": 0.5, "gold_before_interval": [0.45, 0.55],
+    "gold_after": 0.3, "gold_after_interval": [0.25, 0.44],
+    "reward_before": 0.0, "reward_before_interval": [-0.2, 0.2],
+    "reward_after": 2.0, "reward_after_interval": [1.5, 2.5],
+}  # fmt: skip
+"""A fall of gold beside a rise of reward that the intervals of the sides, which lie apart, show."""
+
+
+def test_a_fall_that_the_intervals_do_not_establish_is_not_said():
+    (line,) = notices(BOTH_SIDES)
+    assert "exploits the reward model" in line
+    noise = {
+        "gold_before": 0.223, "gold_before_interval": [0.11, 0.33],
+        "gold_after": 0.211, "gold_after_interval": [0.08, 0.38],
+    }  # fmt: skip
+    assert notices({**BOTH_SIDES, **noise}) == []
+    assert notices({**BOTH_SIDES, "reward_after_interval": [0.1, 3.9]}) == []
+    assert notices({**BOTH_SIDES, "gold_change_interval": [-0.3, 0.01]}) == []
+    touching = {**noise, "gold_change_interval": [-0.02, -0.001]}  # paired, it is established
+    assert len(notices({**BOTH_SIDES, **touching})) == 1
+    without = {k: v for k, v in BOTH_SIDES.items() if "interval" not in k}
+    assert notices(without) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after", "apart", "touching"),
+    [
+        ("length", 20.0, 30.0, ([15, 24], [25, 35]), ([10, 31], [20, 41])),
+        ("repetition", 0.0, 0.5, ([0, 0.2], [0.3, 0.7]), ([0, 0.4], [0.3, 0.7])),
+        ("perplexity", 8.0, 40.0, ([6, 10], [30, 60]), ([6, 31], [30, 60])),
+    ],
+)
+def test_a_change_that_the_intervals_leave_open_is_not_said(key, before, after, apart, touching):
+    for (old, new), num in ((apart, 1), (touching, 0)):
+        summary = {
+            f"{key}_before": before, f"{key}_before_interval": old,
+            f"{key}_after": after, f"{key}_after_interval": new,
+        }  # fmt: skip
+        assert len(notices(summary)) == num
+
+
+def test_a_remedy_names_only_keys_that_the_run_has():
+    assert "ppo.kl_coef" in notices(BOTH_SIDES)[0]
+    assert "ppo.kl_coef" in notices(BOTH_SIDES, {"improve": "ppo", "ppo": {"kl_coef": 0.1}})[0]
+    other = {"improve": "duel", "duel": {"beta": 0.1}, "ppo": {"kl_coef": 0.1}}
+    assert "kl_coef" not in notices(BOTH_SIDES, other)[0]
+    other["duel"] = {"kl_coef": 1.0}
+    assert "A larger duel.kl_coef" in notices(BOTH_SIDES, other)[0]
+
+
+def test_the_stage_that_improved_is_charted_under_its_own_name(run):
+    """By the run's key, whether or not it logs its distance; nothing on the page speaks of PPO."""
+    (run / "config.yaml").write_text("pipeline: rlhf\nimprove: duel\nduel:\n  num_steps: 6\n")
+    rows = [{**row, "stage": "duel"} if row["stage"] == "ppo" else row for row in metrics()]
+    bare = [{k: v for k, v in row.items() if k != "objective/kl"} for row in rows]
+    for curves, names in ((rows, {"reward", "gold", "kl"}), (bare, {"reward", "gold"})):
+        page = write_report(run, SUMMARY, answers(), curves)
+        text = Page(page.read_text(encoding="utf-8")).text
+        assert {path.stem for path in page.parent.glob("*.png")} >= names
+        assert "DUEL step" in text
+        assert "PPO" not in text
+        for file in page.parent.glob("*.png"):
+            file.unlink()
+
+
+def test_one_held_out_prompt_that_was_seen_is_told_in_the_singular():
+    (line,) = notices({"held_out_seen": 1})
+    assert line.startswith("1 of the held-out prompts was trained on too")
+    (line,) = notices({"held_out_seen": 2})
+    assert line.startswith("2 of the held-out prompts were trained on too")
+
+
+def test_the_verdict_says_what_a_tie_counts():
+    sure = verdict({"win_rate": 0.7, "win_rate_interval": [0.6, 0.8]}, 5)
+    assert sure.endswith("% to 80\N{NO-BREAK SPACE}%). A tie counts as half.")
 
 
 def test_a_healthy_run_has_no_notice():

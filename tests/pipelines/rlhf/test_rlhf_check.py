@@ -350,8 +350,8 @@ def test_check_says_what_would_be_done_and_leaves_nothing(folder, words):
     assert (said.code, said.err) == (0, "")
     assert sorted(folder.rglob("*")) == before
     notes = [line for line in said.out.splitlines() if line.startswith("Note")]
-    # Those files hold the held-out prompts too.
-    assert len(notes) == ("pairs.jsonl" in words or "wanted.jsonl" in words)
+    # Those files hold the held-out prompts too, and the keys of pairs are not used with a file.
+    assert len(notes) == 2 * ("pairs.jsonl" in words) + ("wanted.jsonl" in words)
     lines = said.out.splitlines()[len(notes) :]
     assert lines[0].startswith("Model: model (LlamaForCausalLM), 4 layers, ")
     assert "  Write about cart number 0.<|im_end|>" in lines

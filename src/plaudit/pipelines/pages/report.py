@@ -99,7 +99,7 @@ def write_report(
     facts = _plain({**dict.fromkeys(SUMMARY_KEYS), **summary})
     folder = run_path / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = plots(rows, facts, answers)
+    drawn = plots(rows, facts, answers, improve=_improve(_config(run_path)[0]))
     for plot in drawn:
         _write_bytes(folder / f"{plot.name}.png", plot.png)
     write_json(folder / "summary.json", facts)
@@ -114,9 +114,9 @@ def _render(
     answers: Sequence[Mapping[str, Any]],
     drawn: Sequence[Plot],
 ) -> str:
-    config_text = _read_text(run_path / "config.yaml")
-    config = yaml.safe_load(config_text) if config_text else {}
+    config, config_text = _config(run_path)
     system = read_json(run_path / "system.json") if (run_path / "system.json").exists() else {}
+    improve = _improve(config)
     changes = contents.prompt_changes(answers)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -134,8 +134,9 @@ def _render(
         summary=summary,
         interval=contents.interval,
         gold_name=_gold_name(config),
-        measures=contents.measures(summary),
-        notices=contents.notices(summary),
+        measures=contents.measures(summary, improve),
+        notices=contents.notices(summary, config),
+        improve=improve.upper(),
         picks=contents.picks(answers),
         judge=judged_by(answers),
         num_answers=len(answers),
@@ -189,9 +190,20 @@ def _gold_name(config: Mapping[str, Any]) -> str:
     return "the run's gold judge"
 
 
+def _config(run_path: Path) -> tuple[dict[str, Any], str]:
+    """The run's config, parsed and as it stands in its file; empty where there is none."""
+    text = _read_text(run_path / "config.yaml")
+    return (yaml.safe_load(text) or {}) if text else {}, text
+
+
+def _improve(config: Mapping[str, Any]) -> str:
+    """How the policy was improved, which is the name of that stage and of its keys."""
+    return str(config.get("improve", "ppo"))  # runs before there was a choice took PPO
+
+
 def _config_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
-    improve = str(config.get("improve", "ppo"))  # runs before there was a choice took PPO
+    improve = _improve(config)
     for key, label in CONFIG_ROWS:
         value: Any = config
         for part in key.format(improve=improve).split("."):

@@ -98,16 +98,16 @@ def verdict(summary: Summary, num_prompts: int) -> str:
         f"{number(rate, 'share')} of all pairs{spread}"
     )
     if ends and ends[0] <= 0.5 <= ends[1]:
-        return f"{start}, so no change is established."
-    return f"{start}."
+        start = f"{start}, so no change is established"
+    return f"{start}. A tie counts as half."
 
 
-def measures(summary: Summary) -> list[Measure]:
-    """The before/after table."""
+def measures(summary: Summary, improve: str = "ppo") -> list[Measure]:
+    """The before/after table; `improve` is how the policy was improved."""
     lines = []
     for key, label, kind, note in (
         ("gold", "Gold score, mean", "score", "higher is better"),
-        ("reward", "Reward-model score, mean", "score", "what PPO raises"),
+        ("reward", "Reward-model score, mean", "score", f"what {improve.upper()} raises"),
         ("length", "Answer length, tokens", "count", "should change only for a reason"),
         ("finished", "Answers that ended by themselves", "share", "the rest met the length limit"),
         ("distinct_1", "Distinct words", "share", "same number of words on both sides"),
@@ -130,28 +130,33 @@ def _with_interval(summary: Summary, key: str, kind: str) -> str:
     return f"{shown} ({ends})" if shown and ends else shown
 
 
-def notices(summary: Summary) -> list[str]:
-    """What a careful reader should look at before believing the headline."""
+def notices(summary: Summary, config: Mapping[str, Any] | None = None) -> list[str]:
+    """What a careful reader should look at before believing the headline.
+
+    A rise or fall is said only where intervals do not leave it open. `config` is the run's own, of
+    which a remedy may name a key.
+    """
     said = []
-    if summary.get("held_out_seen"):
+    seen = summary.get("held_out_seen")
+    if seen:
+        was, place = ("was", "its place") if seen == 1 else ("were", "their place")
         said.append(
-            f"{summary['held_out_seen']} of the held-out prompts were trained on too, as they stand "
-            "in the file twice: this page does not tell how the model answers new ones in their place."
+            f"{seen} of the held-out prompts {was} trained on too, in other rows or files: this page "
+            f"does not tell how the model answers new ones in {place}."
         )
-    gold = _change(summary, "gold")
-    reward = _change(summary, "reward")
-    if gold is not None and reward is not None and reward > 0 > gold:
+    if _way(summary, "reward") == 1 and _way(summary, "gold") == -1:
         said.append(
             "The reward model's score rose while the gold score fell: the policy exploits the "
-            "reward model. A larger ppo.kl_coef or more comparisons are the usual remedies."
+            f"reward model. {_remedy(config or {})}"
         )
     length, share = _change(summary, "length"), summary.get("length_before")
     if length is not None and share and abs(length) > LENGTH_CHANGE * share:
         way = "longer" if length > 0 else "shorter"
-        said.append(
-            f"Answers became {number(abs(length) / share, 'share')} {way}. Read some below to see "
-            "whether length took the place of quality."
-        )
+        if not _left_open(summary, "length"):
+            said.append(
+                f"Answers became {number(abs(length) / share, 'share')} {way}. Read some below to "
+                "see whether length took the place of quality."
+            )
     said += _fluency_notices(summary)
     accuracy, by_length = summary.get("reward_model_accuracy"), summary.get("length_only_accuracy")
     low = (summary.get("reward_model_accuracy_interval") or [accuracy])[0]
@@ -160,6 +165,37 @@ def notices(summary: Summary) -> list[str]:
     elif accuracy is not None and by_length is not None and low <= by_length:
         said.append("The reward model is not clearly better than judging by length alone.")
     return said
+
+
+def _remedy(config: Mapping[str, Any]) -> str:
+    """What helps against exploitation, by the keys that the run's way of improving has."""
+    improve = str(config.get("improve", "ppo"))
+    keys = config.get(improve, {"kl_coef": None} if improve == "ppo" else {})
+    if isinstance(keys, Mapping) and "kl_coef" in keys:
+        return f"A larger {improve}.kl_coef or more comparisons are the usual remedies."
+    return "Staying nearer to the starting model or more comparisons are the usual remedies."
+
+
+def _way(summary: Summary, key: str) -> int:
+    """1 for a rise and -1 for a fall that an interval establishes, else 0."""
+    ends = _change_interval(summary, key)
+    return 0 if ends is None else (ends[0] > 0) - (ends[1] < 0)
+
+
+def _left_open(summary: Summary, key: str) -> bool:
+    """Whether there is an interval of the change, and it holds both a rise and a fall."""
+    return _change_interval(summary, key) is not None and _way(summary, key) == 0
+
+
+def _change_interval(summary: Summary, key: str) -> tuple[float, float] | None:
+    """The change's own interval where it was measured, else the reach of both sides' intervals."""
+    own = summary.get(f"{key}_change_interval")
+    if own:
+        return float(own[0]), float(own[1])
+    before, after = (summary.get(f"{key}_{side}_interval") for side in ("before", "after"))
+    if not before or not after:
+        return None
+    return float(after[0]) - float(before[1]), float(after[1]) - float(before[0])
 
 
 def _fluency_notices(summary: Summary) -> list[str]:
@@ -171,10 +207,10 @@ def _fluency_notices(summary: Summary) -> list[str]:
             f"word pairs are distinct, from {number(old, 'share')}."
         )
     repeated = _change(summary, "repetition")
-    if repeated is not None and repeated > REPETITION_RISE:
+    if (repeated or 0) > REPETITION_RISE and not _left_open(summary, "repetition"):
         said.append("Answers repeat themselves more than before.")
     old, new = summary.get("perplexity_before"), summary.get("perplexity_after")
-    if old and new and new > PERPLEXITY_RISE * old:
+    if old and new and new > PERPLEXITY_RISE * old and not _left_open(summary, "perplexity"):
         said.append(
             f"The starting model finds the new answers {new / old:.1f} times as surprising as its "
             "own (perplexity): check that they still read naturally."

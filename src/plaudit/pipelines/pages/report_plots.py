@@ -72,9 +72,11 @@ class Plot:
     svg: str
 
 
-def improving_stage(rows: Sequence[Row]) -> str:
-    """The stage that moved the policy away from its start, whatever its algorithm: the one that
-    logs its distance; "" where there is none."""
+def improving_stage(rows: Sequence[Row], improve: str = "") -> str:
+    """The stage that moved the policy away from its start: the one that the run's key `improve`
+    names, else the one that logs its distance; "" where there is none."""
+    if any(row.get("stage") == improve for row in rows):
+        return improve
     return next((str(row["stage"]) for row in rows if "objective/kl" in row), "")
 
 
@@ -89,11 +91,14 @@ def series(rows: Sequence[Row], stage: str, metric: str) -> tuple[list[float], l
     return [step for step, _ in points], [value for _, value in points]
 
 
-def plots(rows: Sequence[Row], summary: Mapping[str, Any], answers: Sequence[Row]) -> list[Plot]:
-    """Every figure for which there is something to draw."""
+def plots(
+    rows: Sequence[Row], summary: Mapping[str, Any], answers: Sequence[Row], *, improve: str = ""
+) -> list[Plot]:
+    """Every figure for which there is something to draw; `improve` names the improving stage."""
+    stage = improving_stage(rows, improve)
     made = [
-        *(_curve_plot(rows, *spec) for spec in CURVES),
-        _overoptimisation_plot(rows, summary),
+        *(_curve_plot(rows, stage, *spec) for spec in CURVES),
+        _overoptimisation_plot(rows, stage, summary),
         _reward_model_plot(rows, summary),
         _calibration_plot(summary),
         _distribution_plot(answers),
@@ -112,9 +117,8 @@ CURVES = (
 
 
 def _curve_plot(
-    rows: Sequence[Row], name: str, metric: str, title: str, label: str, colour: str
+    rows: Sequence[Row], stage: str, name: str, metric: str, title: str, label: str, colour: str
 ) -> Plot | None:
-    stage = improving_stage(rows)
     steps, values = series(rows, stage, metric)
     if not values:
         return None
@@ -133,9 +137,10 @@ def _curve_plot(
     )
 
 
-def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> Plot | None:
+def _overoptimisation_plot(
+    rows: Sequence[Row], stage: str, summary: Mapping[str, Any]
+) -> Plot | None:
     """Score and gold score against √KL, as in Gao et al. 2023 (2210.10760), figure 1."""
-    stage = improving_stage(rows)
     paid = [
         row for row in rows if row.get("stage") == stage and row.get("objective/kl") is not None
     ]
@@ -171,7 +176,10 @@ def _overoptimisation_plot(rows: Sequence[Row], summary: Mapping[str, Any]) -> P
     if held_out:
         caption += " Open diamonds: gold on held-out prompts before and after, with 95 % intervals."
     if gold or held_out:
-        caption += " Where blue still rises and orange falls, the reward model is being exploited."
+        caption += (
+            " Where blue still rises and orange falls by more than it wavers, the reward model is "
+            "being exploited."
+        )
     return _plot("overoptimisation", "Score against distance", caption, draw, WIDE)
 
 

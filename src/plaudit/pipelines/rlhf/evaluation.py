@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from plaudit.feedback.raters import JUDGED_AT_ONCE
@@ -119,13 +120,14 @@ def compare_sides(before: Side, after: Side) -> dict[str, Any]:
         if x is None or y is None:
             continue
         rate = win_rate(x, y, groups)
+        stem = name.removesuffix("_") or "gold"
         figures[f"{name}win_rate"] = rate.value
         figures[f"{name}win_rate_interval"] = [rate.low, rate.high]
         for side, values in (("before", x), ("after", y)):
             mean = mean_interval(values, groups)
-            stem = "gold" if not name else "reward"
             figures[f"{stem}_{side}"] = mean.value
             figures[f"{stem}_{side}_interval"] = [mean.low, mean.high]
+        figures |= _change(stem, np.subtract(y, x), groups)
     kl = mean_interval(after.kl.double().numpy(), groups)
     figures["kl"] = kl.value
     figures["kl_interval"] = [kl.low, kl.high]
@@ -134,7 +136,9 @@ def compare_sides(before: Side, after: Side) -> dict[str, Any]:
         first, second = _matched_distinct(*texts, n)
         figures[f"{stem}_before"], figures[f"{stem}_after"] = first, second
     for name, whole in (("before", before), ("after", after)):
-        figures |= {f"{k}_{name}": v for k, v in _side_figures(whole).items()}
+        for key, value in _side_figures(whole).items():
+            stem = key.removesuffix("_interval")
+            figures[f"{stem}_{name}{key.removeprefix(stem)}"] = value
     return figures
 
 
@@ -147,15 +151,28 @@ def _matched_distinct(
     return matched_distinct_n(before, after, n)
 
 
-def _side_figures(side: Side) -> dict[str, float]:
-    mask = side.batch.chosen
-    nll = float(-(side.logp_own[mask]).double().mean())
-    return {
-        "length": float(mask.sum() / len(side.batch)),
-        "finished": float(side.batch.terminated.double().mean()),
-        "perplexity": math.exp(nll),
-        "repetition": float(np.mean([repetition(text) for text in side.batch.texts])),
-    }
+def _change(stem: str, gains: ArrayLike, groups: Sequence[int]) -> dict[str, Any]:
+    """The mean gain with its interval: the i-th answer before beside the i-th after, by prompt."""
+    mean = mean_interval(gains, groups)
+    return {f"{stem}_change": mean.value, f"{stem}_change_interval": [mean.low, mean.high]}
+
+
+def _side_figures(side: Side) -> dict[str, Any]:
+    """Means over answers, and perplexity over tokens, each with its interval over prompts."""
+    mask, group = side.batch.chosen, side.batch.group
+    found: dict[str, Any] = {}
+    for name, values in (
+        ("length", mask.sum(1).tolist()),
+        ("finished", side.batch.terminated.double().tolist()),
+        ("repetition", [repetition(text) for text in side.batch.texts]),
+    ):
+        mean = mean_interval(values, group.tolist())
+        found[name], found[f"{name}_interval"] = mean.value, [mean.low, mean.high]
+    surprise = (-side.logp_own[mask]).double().tolist()
+    mean = mean_interval(surprise, group[:, None].expand_as(mask)[mask].tolist())
+    found["perplexity"] = math.exp(mean.value)
+    found["perplexity_interval"] = [math.exp(mean.low), math.exp(mean.high)]
+    return found
 
 
 def answer_rows(before: Side, after: Side) -> list[dict[str, Any]]:
