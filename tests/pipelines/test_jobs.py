@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -142,13 +143,39 @@ def test_what_the_command_refuses_is_refused_and_nothing_is_left(
     assert after == before
 
 
-def test_the_page_on_python_does_what_it_says(folder, capsys) -> None:
+def test_the_page_on_python_does_what_it_says(folder, tmp_path, monkeypatch, capsys) -> None:
+    """Every block, in order, in an empty folder; a tiny model takes the place of the embedded one,
+    which would take minutes."""
+    monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[2] / "docs" / "python.md"
-    [block] = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
-    exec(compile(block, str(page), "exec"), {})
+    first, second, coin, job = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    assert first.count('"smollm2"') == 1
+    run_block(first.replace('"smollm2"', repr(str(folder / "model"))))
     *steps, last = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in steps] == ["1", "2", "3"]
     assert last.endswith("see runs/first")
+
+    run_block(second)
+    stopped, went_on = capsys.readouterr().out.splitlines()
+    assert stopped == "True"
+    whole = plaudit.run("mdp/q_learning", name="whole", num_steps=60_000).result()
+    assert went_on == f"{whole['policy_value']} False"
+
+    Path("coin.py").write_text(coin)
+    run_block(job)
+    said = ast.literal_eval(capsys.readouterr().out)
+    run = plaudit.run("coin.yaml", name="coin-cut", num_tosses=200)
+    for _, event in run:
+        if isinstance(event, Step) and event.step == 33:
+            run.stop()
+    assert run.stopped
+    assert plaudit.resume("coin-cut").result() == said
+    assert abs(said["heads"] - 0.9) < 4 * (0.09 / 200) ** 0.5
+
+
+def run_block(text: str) -> None:
+    """A block of a page, as a program of its own."""
+    exec(compile(text, "docs/python.md", "exec"), {"__name__": "__main__"})
 
 
 def test_a_finished_run_is_not_gone_on_with(folder) -> None:
