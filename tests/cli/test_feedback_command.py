@@ -75,3 +75,26 @@ def test_what_is_not_there_is_a_sentence(plaudit, words, sentence):
     assert err.startswith("plaudit: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("store", ["s.sqlite", "sqlite:///s.sqlite", None])
+def test_an_import_that_is_refused_leaves_no_new_store(plaudit, tmp_path, store):
+    """A missing file, a wrong line, and a raw log that the store itself refuses."""
+    where = () if store is None else ("--store", store)
+    (tmp_path / "wrong.jsonl").write_text('{"prompt": "p", "chosen": "", "rejected": "r"}\n')
+    assert plaudit("import", "votes.jsonl", "--store", "full.sqlite", *COLUMNS)[0] == 0
+    assert plaudit("export", "log.jsonl", "--store", "full.sqlite", "--form", "votes")[0] == 0
+    log = (tmp_path / "log.jsonl").read_text()
+    (tmp_path / "log.jsonl").write_text(log + log.replace("Goodbye!", "Another"))
+    before = sorted(tmp_path.iterdir())
+    for file in ("missing.jsonl", "wrong.jsonl", "log.jsonl"):
+        code, _, err = plaudit("import", file, *where)
+        assert (code, err.count("\n")) == (2, 1)
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_import_that_is_refused_leaves_a_store_that_was_there(plaudit, tmp_path):
+    plaudit("import", "votes.jsonl", *COLUMNS)
+    before = (tmp_path / "feedback.sqlite").read_bytes()
+    assert plaudit("import", "missing.jsonl")[0] == 2
+    assert (tmp_path / "feedback.sqlite").read_bytes() == before

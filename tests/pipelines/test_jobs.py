@@ -178,6 +178,64 @@ def run_block(text: str) -> None:
     exec(compile(text, "docs/python.md", "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.parametrize(
+    ("recipe", "keys", "said"),
+    [
+        ("rlhf", {"nme": "x"}, "unknown key 'nme' (the keyword argument nme); did you mean 'name'?"),
+        ("rlhf", {"ppo": {"num_stps": 1}},
+         "unknown key 'num_stps' in ppo (the keyword argument ppo); did you mean 'num_steps'?"),
+        ("rlhf", {"ppo": {"num_steps": "many"}},
+         "ppo.num_steps = 'many' (the keyword argument ppo): input should be a valid integer, "
+         "unable to parse string as an integer"),
+        ("rlhf", {"ppo": 3},
+         "ppo = 3 (the keyword argument ppo): expected a dict of its keys, such as num_steps"),
+        ("rlhf", {"improve": "pppo"},
+         "improve = 'pppo' (the keyword argument improve): input should be 'ppo' "
+         "(did you mean 'ppo'?)"),
+        ("own.yaml", {"seed": 1},
+         "ppo.num_steps = 'few' (file own.yaml, line 3): input should be a valid integer, unable "
+         "to parse string as an integer"),
+        ("own.yaml", {"ppo": {"lr": -1.0, "num_steps": 1}},
+         "ppo.lr = -1.0 (the keyword argument ppo): input should be greater than 0"),
+        ("flat.yaml", {}, "ppo = 3 (file flat.yaml, line 2): expected keys below it, such as "
+         "num_steps"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_is_told_of_as_it_was_given(tmp_path, monkeypatch, recipe, keys, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("pipeline: rlhf\nppo:\n  num_steps: few\n")
+    Path("flat.yaml").write_text("pipeline: rlhf\nppo: 3\n")
+    with pytest.raises(UserError) as refused:
+        plaudit.run(recipe, **keys)
+    assert str(refused.value) == said
+    assert not Path("runs").exists()
+
+
+def test_a_wrong_key_of_learn_is_told_of_as_it_was_given() -> None:
+    wrong = r"unknown key 'stepss' \(the keyword argument stepss\); did you mean 'steps'\?$"
+    with pytest.raises(UserError, match=wrong):
+        plaudit.learn("ppo", "CartPole-v1", stepss=1)
+    with pytest.raises(UserError, match=r"no algorithm 'control/ppo' \(did you mean 'ppo'\?\)$"):
+        plaudit.learn("control/ppo", "CartPole-v1")
+    with pytest.raises(UserError, match=r"no recipe 'ppo': .*\(did you mean 'control/ppo'\?\)"):
+        plaudit.run("ppo")
+
+
+def test_what_is_refused_leaves_no_folder_that_was_made_for_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = {"prompts": "missing.jsonl"}
+    for place in ({}, {"name": "first"}, {"out": "deep/down/first"}):
+        with pytest.raises(UserError, match=r"missing\.jsonl"):
+            plaudit.run("rlhf", **wrong, **place).result()
+        assert list(tmp_path.iterdir()) == []
+    Path("runs/other").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"missing\.jsonl"):
+        plaudit.run("rlhf", **wrong).result()
+    assert [path.name for path in Path("runs").iterdir()] == ["other"]
+    said = run_command("run", "rlhf", "--prompts", "missing.jsonl", "--name", "first")
+    assert (said.code, said.out) == (2, ""), "no run folder is told of that is not there"
+
+
 def test_a_finished_run_is_not_gone_on_with(folder) -> None:
     keys = {"num_steps": 2000}
     run = plaudit.run("mdp/q_learning", name="done", **keys)

@@ -282,3 +282,23 @@ def test_parquet_without_pyarrow_gives_the_install_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
         read_rows(tmp_path / "d.parquet")
+
+
+def test_a_line_that_alone_lacks_a_column_is_told_its_own_fault(tmp_path):
+    """To rename a column would break the lines that have the right one."""
+    right = '{"prompt": "p", "chosen": "c", "rejected": "r"}\n'
+    for first, wrong, line, said in (
+        (right, right.replace("chosen", "choosen"), 2, r"\(did you mean 'choosen'\?\); line 1 "),
+        (right.replace("chosen", "choosen"), right, 1, r"\(did you mean 'choosen'\?\); line 2 "),
+        (
+            right,
+            '{"prompt": "p", "rejected": "r"}',
+            2,
+            r"\(columns are prompt, rejected\); line 1 ",
+        ),
+        (right, "{}", 2, r"\(it is empty\); line 1 "),
+    ):
+        (tmp_path / "d.jsonl").write_text(first + wrong)
+        with pytest.raises(UserError, match=rf"line {line}: no column '\w+' {said}has it") as found:
+            read_dataset(tmp_path / "d.jsonl", kinds=("preference",))
+        assert "--columns" not in str(found.value)

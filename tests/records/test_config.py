@@ -16,7 +16,7 @@ from pydantic import Field
 import plaudit
 from plaudit.records.config import Config, dump_yaml, merge, resolve
 from plaudit.records.errors import UserError
-from plaudit.records.recipes import load_recipe, read_yaml
+from plaudit.records.recipes import find_recipe, load_recipe, read_yaml
 
 
 class StepConfig(Config):
@@ -82,6 +82,17 @@ def test_what_is_not_a_recipe_is_refused(recipe, text, sentence):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UserError, match=r"no recipe 'rlfh'.*did you mean 'rlhf'"):
         load_recipe("rlfh")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("ppo", "control/ppo"), ("q_learning", "mdp/q_learning"), ("dqnn", "control/dqn"),
+     ("controll/ppo", "control/ppo"), ("mdp/ppo", "control/ppo"), ("rlfh", "rlhf"),
+     ("pomdp", "mdp/pomdp")],
+)  # fmt: skip
+def test_a_recipe_is_found_by_its_last_part(given, meant):
+    with pytest.raises(UserError, match=rf"no recipe '{given}'.*did you mean '{meant}'"):
+        find_recipe(given)
 
 
 def test_a_python_call_is_refused_in_the_same_words():

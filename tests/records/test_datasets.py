@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 
 import pyarrow
 import pytest
@@ -147,3 +148,29 @@ def test_a_used_column_is_needed_in_every_row_and_an_unused_one_is_not_checked()
         read_dataset([PAIR | {"rater": "x"}, PAIR | {"rater": 7}])
     rows, _ = read_dataset([{"prompt": "p", "margin": "wide", "rater": 7}], kinds=("prompt",))
     assert rows == [{"prompt": "p", "margin": "wide", "rater": 7}]
+
+
+@pytest.mark.parametrize("name", ["chosen", "rejected"])
+@pytest.mark.parametrize("empty", ["", " \n", [{"role": "assistant", "content": " "}]])
+def test_an_answer_of_nothing_is_refused_with_its_line(tmp_path, name, empty):
+    (tmp_path / "d.jsonl").write_text(json.dumps(PAIR) + "\n" + json.dumps(PAIR | {name: empty}))
+    with pytest.raises(
+        UserError, match=rf"d\.jsonl, line 2: '{name}' is empty, expected an answer"
+    ):
+        read_dataset(tmp_path / "d.jsonl", kinds=("preference",))
+
+
+def test_an_answer_of_nothing_behind_its_prompt_or_in_another_format_is_refused():
+    whole = {
+        "prompt": [RIVER],
+        "chosen": [RIVER, {"role": "assistant", "content": ""}],
+        "rejected": "r",
+    }
+    alpaca = {"instruction": "Name a river.", "chosen": "", "rejected": "Sea"}
+    for row in (whole, alpaca):
+        with pytest.raises(UserError, match="row 1: 'chosen' is empty"):
+            read_dataset([row], kinds=("preference",))
+    with pytest.raises(UserError, match="row 1: 'completion' is empty"):
+        read_dataset([{"prompt": "p", "completion": ""}], kinds=("prompt-completion",))
+    label = {"prompt": "p", "completion": "", "label": False}  # said of an answer, not trained on
+    assert read_dataset([label])[0] == [label]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plaudit.cli.words import Parser
 from plaudit.records.errors import UserError
 from plaudit.records.visible import visible
+
+if TYPE_CHECKING:
+    from plaudit.feedback.store import FeedbackStore
 
 STORE = Path("feedback.sqlite")
 """The store where neither --store nor --run names one."""
@@ -68,12 +74,31 @@ def _store(words: argparse.Namespace) -> str | Path:
     return STORE if store is None else store
 
 
+@contextlib.contextmanager
+def _filled(where: str | Path) -> Iterator[FeedbackStore]:
+    """The store; of one that was made for this, nothing is left where nothing was put into it."""
+    from plaudit.feedback.store import FeedbackStore
+    from plaudit.feedback.tables import database_url
+
+    url = database_url(where)
+    file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    is_new = file is not None and not file.exists()
+    store = FeedbackStore(where)
+    try:
+        yield store
+    finally:
+        is_empty = is_new and store.size() == (0, 0)
+        store.close()
+        if is_empty:
+            for end in ("", "-wal", "-shm"):
+                Path(f"{file}{end}").unlink(missing_ok=True)
+
+
 def _import(words: argparse.Namespace) -> int:
     from plaudit.feedback.exchange import import_feedback
-    from plaudit.feedback.store import FeedbackStore
 
     columns = _pairs(words.columns)
-    with FeedbackStore(_store(words)) as store:
+    with _filled(_store(words)) as store:
         done = import_feedback(store, words.file, rater=words.rater, columns=columns)
         said = (
             f"{words.file}: {_count(done.num_rows, 'row')} read;"

@@ -84,6 +84,33 @@ class Stage:
         return "  ".join(f"{name} {self.metrics[name]:.4g}" for name in names[:3])
 
 
+class SayingWhere:
+    """Progress that says where the run is kept once something is kept there: what is refused
+    before that leaves no folder."""
+
+    def __init__(self, progress: Progress, line: str) -> None:
+        self._progress, self._line = progress, line
+
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None:
+        """Says it before the first stage."""
+        if self._line:
+            self._progress.note(self._line)
+        self._line = ""
+        self._progress.begin(stage, headline, start)
+
+    def show(self, event: Event) -> None:
+        """Passes it on."""
+        self._progress.show(event)
+
+    def end(self) -> None:
+        """Passes it on."""
+        self._progress.end()
+
+    def note(self, text: str) -> None:
+        """Passes it on."""
+        self._progress.note(text)
+
+
 class PlainProgress:
     """Lines for logs and pipes."""
 
@@ -93,10 +120,10 @@ class PlainProgress:
         self._said_at = 0.0
         self._said_step = -1
 
-    def begin(self, stage: str, headline: Sequence[str]) -> None:
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None:
         """Names the stage."""
         self._stage, self._said_at, self._said_step = Stage(stage, headline), time.monotonic(), -1
-        self.note(f"{stage}: begins")
+        self.note(f"{stage}: {f'goes on after step {start:,}' if start else 'begins'}")
 
     def show(self, event: Event) -> None:
         """Prints the step when the last line is some seconds old."""
@@ -138,10 +165,11 @@ class BarProgress:
         self._stage: Stage | None = None
         self._live: Live | None = None
 
-    def begin(self, stage: str, headline: Sequence[str]) -> None:
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None:
         """Draws the stage's bar."""
         self.end()
         self._stage = Stage(stage, headline)
+        self._stage.step = start
         self._live = Live(
             get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=False
         )

@@ -173,11 +173,10 @@ def _resume(words: Words) -> int:
 
 
 def _work(work: Work) -> int:
-    from plaudit.cli.progress import progress_for
+    from plaudit.cli.progress import SayingWhere, progress_for
     from plaudit.cli.show import closing_lines
 
-    progress = progress_for(sys.stdout)
-    progress.note(f"Run folder: {work.run.path}")
+    progress = SayingWhere(progress_for(sys.stdout), f"Run folder: {work.run.path}")
     with Interrupt(progress.note) as interrupt:
         try:
             work.finish(progress=progress, interrupt=interrupt)

@@ -19,8 +19,9 @@ from plaudit.records.system import now
 class Progress(Protocol):
     """Shows a person how a job goes; the command line draws it, `Silent` does not."""
 
-    def begin(self, stage: str, headline: Sequence[str]) -> None:
-        """A stage begins; `headline` names the metrics to show ([]: the first three)."""
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None:
+        """A stage begins, or goes on after step `start`; `headline` names the metrics to show
+        ([]: the first three)."""
         ...
 
     def show(self, event: Event) -> None:
@@ -39,7 +40,7 @@ class Progress(Protocol):
 class Silent:
     """Progress for tests and for programs: shows nothing."""
 
-    def begin(self, stage: str, headline: Sequence[str]) -> None: ...
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None: ...
 
     def show(self, event: Event) -> None: ...
 
@@ -80,7 +81,7 @@ def drive(
     begun = time.perf_counter() - _seconds_so_far(run, stage)
     cpu_begun = time.process_time() - cpu_seconds(run, stage)
     _log_event(run, stage, "resumed" if start is not None else "begun", start or 0)
-    progress.begin(stage, headline)
+    progress.begin(stage, headline, start or 0)
     try:
         for event in events:
             elapsed = time.perf_counter() - begun

@@ -101,7 +101,7 @@ def start(
     given = dict(keys or {})
     loaded = load_recipe(tuned_for(str(recipe), given.get("env")))
     job = find_job(loaded.pipeline)
-    config = resolve(job.config, loaded, given)
+    config = resolve(job.config, loaded, given, own=("name", "out"))
     target = named_path(name) if name is not None else None if out is None else Path(out).absolute()
     return begin(job, config, target, pipeline=loaded.pipeline, recipe=loaded.name)
 
@@ -216,7 +216,7 @@ class _Channel(Silent):
         self._seen = threading.Semaphore(0)
         self._stage, self._is_open, self._took = "", False, False
 
-    def begin(self, stage: str, headline: Sequence[str]) -> None:
+    def begin(self, stage: str, headline: Sequence[str], start: int = 0) -> None:
         self._stage = stage
 
     def show(self, event: Event) -> None:

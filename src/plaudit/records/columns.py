@@ -275,11 +275,19 @@ def _with_origin(rows: Sequence[Row], path: str | Path | None) -> Rows:
 
 
 def _missing_column(rows: Rows, index: int, name: str) -> None:
-    """Says that a column is missing, and which one could be renamed to it, if any could."""
+    """Says that a column is missing, and which one could be renamed to it, if any could.
+
+    Where other rows have it the fault is this row's own, and no rename would mend it.
+    """
     row = rows[index]
     free = [other for other in row if other not in KNOWN_COLUMNS]
     near = nearest(name, free)
     said = f"{rows.where(index)}: no column {name!r}"
+    having = next((number for number, other in enumerate(rows) if name in other), None)
+    if having is not None:
+        own = near or (f" (columns are {listed_names(row)})" if row else " (it is empty)")
+        there = f"{rows.unit} {rows.numbers[having]}"
+        raise UserError(f"{said}{own}; {there} has it, so give it here too, or leave this out")
     if near:
         old = near.split("'")[1]
         raise UserError(f"{said}{near}; rename with --columns {name}={old}")

@@ -7,6 +7,7 @@ field's sentence as a comment, and is itself a recipe.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import textwrap
@@ -39,7 +40,7 @@ class _Speaking(ModelMetaclass):
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
-            raise UserError(_sentence(cls, error, None)) from None
+            raise UserError(_sentence(cls, error, _Given())) from None
 
 
 class Config(BaseModel, metaclass=_Speaking):
@@ -84,11 +85,14 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     *,
     words: Mapping[Key, Any] | None = None,
+    own: Sequence[str] = (),
 ) -> C:
     """The config that a recipe and flags ask for: default < file < flag.
 
-    `words` are flags of the command line, by their path of names: they replace, and messages tell
-    of them as --a.b. Raises UserError naming key, file and line where a value cannot be used.
+    `flags` are keyword arguments of a Python call, and told of as such; `own` are others that the
+    call takes. `words` are flags of the command line, by their path of names: they replace, and
+    messages tell of them as --a.b. Raises UserError naming key, file and line where a value cannot
+    be used.
     """
     values = merge(_nested_defaults(kind), recipe.values, flags or {})
     for path, value in (words or {}).items():
@@ -96,7 +100,8 @@ def resolve(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(kind, error, recipe, words or {})) from None
+        said = _Given(recipe, flags or {}, words or {}, own)
+        raise UserError(_sentence(kind, error, said)) from None
 
 
 def _put(values: dict[str, Any], path: Key, value: Any) -> None:
@@ -154,27 +159,55 @@ def _flow(value: Any) -> str:
 # --- sentences
 
 
-def _sentence(
-    kind: type[Any],
-    error: ValidationError,
-    recipe: Recipe | None,
-    words: Mapping[Key, Any] | None = None,
-) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """Where values came from: a recipe, keyword arguments (and others that the call takes), words
+    of the command line."""
+
+    recipe: Recipe | None = None
+    flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    words: Mapping[Key, Any] = dataclasses.field(default_factory=dict)
+    own: Sequence[str] = ()
+
+    def by_flag(self, loc: Key) -> bool:
+        """Whether a keyword argument gave the value at `loc`."""
+        found: Any = self.flags
+        for part in loc:
+            if not isinstance(found, Mapping):
+                return True
+            if part not in found:
+                return False
+            found = found[part]
+        return bool(loc)
+
+    def place(self, loc: Key) -> str:
+        """The keyword argument that gave a key; else where in the recipe it stands, or the nearest
+        key above it that stands there."""
+        if self.by_flag(loc):
+            return f" (the keyword argument {loc[0]})"
+        if self.recipe is None:
+            return ""
+        for end in range(len(loc), 0, -1):
+            if loc[:end] in self.recipe.lines:
+                return f" (file {self.recipe.file}, line {self.recipe.lines[loc[:end]]})"
+        return f" (file {self.recipe.file})"
+
+
+def _sentence(kind: type[Any], error: ValidationError, given: _Given) -> str:
     """The first fault in words; unknown keys come first, as they explain missing ones."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return _fault(kind, faults[0], recipe, words or {}) + more
+    return _fault(kind, faults[0], given) + more
 
 
-def _fault(
-    kind: type[Any], fault: ErrorDetails, recipe: Recipe | None, words: Mapping[Key, Any]
-) -> str:
+def _fault(kind: type[Any], fault: ErrorDetails, given: _Given) -> str:
     loc = tuple(str(part) for part in fault["loc"])
-    where = f" ({place})" if (place := _place(loc, recipe)) else ""
+    by_flag, where = given.by_flag(loc), given.place(loc)
     owner, key = ".".join(loc[:-1]), loc[-1] if loc else ""
-    within = f" in {owner}" if owner else f" in {kind.__name__}" if recipe is None else ""
+    within = f" in {owner}" if owner else f" in {kind.__name__}" if given.recipe is None else ""
     if fault["type"] == "extra_forbidden":
-        hint = nearest(key, _valid_names(kind, loc[:-1])).removeprefix(" (").removesuffix(")")
+        valid = [*_valid_names(kind, loc[:-1]), *(given.own if by_flag and not owner else ())]
+        hint = nearest(key, valid).removeprefix(" (").removesuffix(")")
         return f"unknown key {key!r}{within}{where}" + (f"; {hint}" if hint else "")
     if fault["type"] == "missing":
         return f"missing key {key!r}{within}{where}"
@@ -182,25 +215,18 @@ def _fault(
     said = said[:1].lower() + said[1:]
     if fault["type"] in ("literal_error", "enum"):
         said += nearest(str(fault["input"]), re.findall("'(.*?)'", fault["ctx"]["expected"]))
-    by_flag = [path for path in words if loc[: len(path)] == path]
-    if by_flag:
-        given = fault["input"]
-        shown = shlex.quote(given) if isinstance(given, str) else str(given)
-        return f"--{'.'.join(by_flag[0])} {shown}: {said}"
+    if fault["type"] == "model_type" and (names := _valid_names(kind, loc)):
+        one = "a dict of its keys" if by_flag else "keys below it"
+        said = f"expected {one}, such as {names[0]}"
+    by_word = [path for path in given.words if loc[: len(path)] == path]
+    if by_word:
+        value = fault["input"]
+        shown = shlex.quote(value) if isinstance(value, str) else str(value)
+        return f"--{'.'.join(by_word[0])} {shown}: {said}"
     if not loc:
         return f"{kind.__name__}: {said}"
-    name = ".".join(loc) + (within if recipe is None and not owner else "")
+    name = ".".join(loc) + (within if given.recipe is None and not owner else "")
     return f"{name} = {fault['input']!r}{where}: {said}"
-
-
-def _place(loc: Key, recipe: Recipe | None) -> str:
-    """Where in the recipe a key stands, or the nearest key above it that stands there."""
-    if recipe is None:
-        return ""
-    for end in range(len(loc), 0, -1):
-        if loc[:end] in recipe.lines:
-            return f"file {recipe.file}, line {recipe.lines[loc[:end]]}"
-    return f"file {recipe.file}"
 
 
 def _valid_names(kind: type[Any], path: Key) -> list[str]:

@@ -26,7 +26,7 @@ from plaudit.records.errors import UserError
 from plaudit.records.formats import recognised
 from plaudit.records.formats_annotation import label_studio_rows
 from plaudit.records.rows import Row, Rows, brief, read_rows
-from plaudit.records.turns import answer_after, is_messages, require_prompt
+from plaudit.records.turns import answer_after, answer_text, is_messages, require_prompt
 
 
 def read_dataset(
@@ -118,6 +118,16 @@ def _truth(text: str) -> bool | None:
 # --- conversations -------------------------------------------------------------------------
 
 
+_WANTED = ("preference", "prompt-completion")
+"""Kinds whose answers a model is trained on: an answer of nothing is never meant."""
+
+
+def _require_words(answers: Row) -> None:
+    for name, answer in answers.items():
+        if not answer_text(answer).strip():
+            raise UserError(f"{name!r} is empty, expected an answer")
+
+
 def _without_prompts(rows: Rows, kind: str) -> Rows:
     """Rows whose answers do not repeat the prompt; UserError where one contradicts it."""
     answers = [name for name in ("chosen", "rejected", "completion") if name in KINDS[kind]]
@@ -136,6 +146,8 @@ def _without_prompts(rows: Rows, kind: str) -> Rows:
                     answer_after(prompt, text, f"completions {number}")
                     for number, text in enumerate(row["completions"], start=1)
                 ]
+            if kind in _WANTED:
+                _require_words(clean)
         except UserError as error:
             raise UserError(f"{rows.where(index)}: {error}") from None
         num_cut += any(clean[name] != row[name] for name in clean)

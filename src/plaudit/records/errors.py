@@ -24,9 +24,22 @@ class UserError(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint such as " (did you mean 'lr'?)", or "" when nothing valid is close to `name`."""
-    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    """A hint such as " (did you mean 'lr'?)", or "" when nothing valid is close to `name`.
+
+    Of names with parts (control/ppo) the last part alone may be what was meant.
+    """
+
+    def alike(one: str) -> tuple[float, float]:
+        whole = difflib.SequenceMatcher(None, one, name).ratio()
+        parts = difflib.SequenceMatcher(None, _last(one), _last(name)).ratio()
+        return max(whole, parts), whole
+
+    found = max(valid, key=lambda one: (alike(one), one), default=None)
+    return f" (did you mean {found!r}?)" if found is not None and alike(found)[0] >= 0.5 else ""
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def command(*words: str | Path) -> str:

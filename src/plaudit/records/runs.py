@@ -60,6 +60,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._made: list[Path] = []
+        """Folders above it that were made for it, the innermost first."""
 
     @classmethod
     def create(
@@ -69,8 +71,9 @@ class RunFolder:
 
         Raises UserError where something is already there, saying what can be done.
         """
-        path = _new_path(target, recipe or pipeline)
+        path, made = _new_path(target, recipe or pipeline)
         run = cls(path)
+        run._made = made
         run.lock()
         write_text(path / "config.yaml", dump_yaml(config, pipeline=pipeline))
         run._furnish()
@@ -269,9 +272,13 @@ class RunFolder:
         return (self.path / "events.jsonl").exists() or (self.path / "stages").exists()
 
     def discard_if_nothing_done(self) -> None:
-        """Removes a folder that holds no more than what `create` put there."""
+        """Removes a folder that holds no more than what `create` put there, and those above it
+        that were made for it and are empty."""
         if not self.anything_done:
             shutil.rmtree(self.path)
+            for folder in self._made:
+                with contextlib.suppress(OSError):  # somebody else has come to use it
+                    folder.rmdir()
 
     def _read_mapping(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
@@ -364,19 +371,20 @@ def planned_path(target: str | Path | None, recipe: str) -> Path:
     return path
 
 
-def _new_path(target: str | Path | None, recipe: str) -> Path:
-    """Makes the folder of a new run and returns it."""
+def _new_path(target: str | Path | None, recipe: str) -> tuple[Path, list[Path]]:
+    """Makes the folder of a new run; returns it, and the folders above it that had to be made."""
+    path = planned_path(target, recipe)
+    made = [above for above in path.parents if not above.exists()]
     if target is not None:
-        path = planned_path(target, recipe)
         with _saying_why_not(path):
             path.mkdir(parents=True, exist_ok=True)
-        return path
+        return path, made
     with _saying_why_not(RUNS):
         RUNS.mkdir(parents=True, exist_ok=True)
     for path in _numbered(recipe):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
-            return path
+            return path, made
     raise AssertionError("numbers do not end")
 
 

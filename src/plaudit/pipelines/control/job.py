@@ -156,7 +156,7 @@ def learn(
     kind, loop = algorithm(name)
     recipe = load_recipe(tuned_recipe(f"control/{name}", env))
     flags = {"env": env, "seed": seed, **({} if steps is None else {"steps": steps}), **keys}
-    config = resolve(kind, recipe, flags)
+    config = resolve(kind, recipe, flags, own=("progress",))
     log: list[dict[str, Any]] = []
     checkpoint: Checkpoint | None = None
     hear = Interrupt(lambda text: print(text, file=sys.stderr))

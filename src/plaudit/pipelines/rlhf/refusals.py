@@ -236,8 +236,9 @@ def said_of_seen(rows: Rows, num_held_out: int, given: Sequence[Rows] = ()) -> l
     places += [
         other.where(j) for other in given for j, row in enumerate(other) if _asked(row) == wanted
     ]
+    verb = "is" if len(seen) == 1 else "are"
     return [
-        f"Note: {len(seen)} of the {num_held_out} held-out prompts are trained on too: "
+        f"Note: {len(seen)} of the {num_held_out} held-out prompts {verb} trained on too: "
         f"{rows.where(seen[0])}, asks what {places[0]} asks"
         f"{_also(rows, seen)}, so the report does not tell how new prompts are answered there"
     ]
