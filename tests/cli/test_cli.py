@@ -389,6 +389,64 @@ def test_explain_knows_names_aliases_and_endings(plaudit):
     assert "did you mean 'objective/kl'" in err
 
 
+def test_explain_tells_the_scores_of_the_results_apart(plaudit):
+    """The reward model's own score is not the reward of a step, KL taken off, that PPO climbs."""
+    for name in ("reward_before", "reward_after", "reward_win_rate", "held_out_seen", "seconds"):
+        code, out, _ = plaudit("explain", name)
+        assert code == 0
+        assert out.startswith(f"{name}  ("), out
+    assert "reward model" in plaudit("explain", "reward_before_interval")[1]
+    assert plaudit("explain", "reward")[1].startswith("objective/rlhf_reward")
+
+
+def test_show_tells_results_with_intervals_in_the_order_in_which_they_are_read(recipe, plaudit):
+    plaudit("run", recipe, "--name", "demo")
+    results = {
+        "seconds": 12.5, "reward_model_accuracy": 0.7, "held_out_seen": 0, "reward_win_rate": 0.9,
+        "gold_before": 0.25, "gold_after": 0.5, "win_rate": 0.75, "kl": 2.0, "reward_before": 1.0,
+        "win_rate_interval": [0.625, 0.875], "gold_before_interval": [0.125, 0.375],
+    }  # fmt: skip
+    Path("runs/demo/results.json").write_text(json.dumps(results))
+    out = plaudit("show", "demo")[1]
+    table = [line.split("  ") for line in out[out.index("results") :].splitlines()]
+    told = {cells[1]: [cell.strip() for cell in cells[2:] if cell.strip()] for cells in table[2:]
+            if len(cells) > 2 and cells[1]}  # fmt: skip
+    assert list(told) == [
+        "win_rate", "gold_before", "gold_after", "reward_win_rate", "reward_before", "kl",
+        "reward_model_accuracy", "held_out_seen", "seconds",
+    ]  # fmt: skip
+    assert told["win_rate"][0] == "0.75 (0.625 to 0.875)"
+    assert told["gold_before"][0] == "0.25 (0.125 to 0.375)"
+    assert told["kl"][0] == "2"
+    assert all(len(cells) == 2 for cells in told.values()), "each has a meaning"
+
+
+def test_show_names_one_step_for_one_stop(recipe, plaudit):
+    """Where the last line was logged before the last checkpoint, and where it was after."""
+    assert plaudit("run", recipe, "--name", "demo", "--signal_at", "3")[0] == 130
+    log = Path("runs/demo/metrics.jsonl")
+    lines = log.read_text().splitlines(keepends=True)
+    assert json.loads(lines[-1])["step"] == 3
+    for kept, said in (
+        (lines, "walk: stopped, step 3, 0:00"),
+        (lines[:-1], "walk: stopped, step 3, 0:00"),
+        ([*lines, lines[-1].replace('"step": 3', '"step": 5')],
+         "walk: stopped, step 5 (saved at 3), 0:00"),
+    ):  # fmt: skip
+        log.write_text("".join(kept))
+        out = plaudit("show", "demo")[1]
+        assert "unfinished, saved in walk at step 3" in out
+        assert said in out
+
+
+def test_a_resumed_stage_says_where_it_goes_on(recipe, plaudit):
+    out = plaudit("run", recipe, "--name", "demo", "--signal_at", "3")[1]
+    assert "walk: begins" in out
+    out = plaudit("run", "--resume", "demo")[1]
+    assert "walk: goes on after step 3\n" in out
+    assert "begins" not in out
+
+
 def test_the_glossary_is_whole():
     for name, metric in GLOSSARY.items():
         for text in (metric.sentence, metric.healthy):

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     run = RunFolder.open(target)
     console.print(Text(visible(f"{run.path}: {run.state()}"), style="bold"), soft_wrap=True)
     for stage, rows in _by_stage(run.read_jsonl("metrics.jsonl")).items():
-        _print_table(console, *_stage_table(stage, rows, _stage_state(run, stage)))
+        _print_table(console, *_stage_table(stage, rows, _stage_state(run, stage), run.saved_at()))
     if run.results:
         _print_table(console, "results", RESULT_COLUMNS, _results_rows(run.results))
         for name, text in _long_texts(run.results):
@@ -100,11 +100,21 @@ def _stage_state(run: RunFolder, stage: str) -> str:
 
 
 def _stage_table(
-    stage: str, rows: list[dict[str, Any]], state: str
+    stage: str, rows: list[dict[str, Any]], state: str, saved: tuple[str, int] | None
 ) -> tuple[str, Sequence[str], list[Sequence[str]]]:
-    """Title, columns and rows: one row for each metric, its first and its last value."""
+    """Title, columns and rows: one row for each metric, its first and its last value.
+
+    The step is that of the checkpoint where one was saved since the last line was logged; `saved`
+    is (stage, step) of the last one.
+    """
     last = rows[-1]
-    title = f"{stage}: {state}, step {last['step']}, {clock(last['seconds'])}"
+    step = str(last["step"])
+    if saved is not None and saved[0] == stage and state == "stopped":
+        if saved[1] < last["step"]:
+            step += f" (saved at {saved[1]})"
+        else:
+            step = str(saved[1])
+    title = f"{stage}: {state}, step {step}, {clock(last['seconds'])}"
     values: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
@@ -115,16 +125,25 @@ def _stage_table(
 
 
 def _results_rows(results: dict[str, Any]) -> list[Sequence[str]]:
-    """The numbers of the finished run, each with its sentence where the glossary has one."""
-    from plaudit.pipelines.glossary import ALIASES, GLOSSARY
+    """The numbers of the finished run with their intervals, each with its sentence where the
+    glossary has one, in the order in which they are read."""
+    from plaudit.pipelines.glossary import meaning
+    from plaudit.pipelines.rlhf.metrics import RESULTS
 
-    rows: list[Sequence[str]] = []
     apart = {name for name, _ in _long_texts(results)}
-    for name, value in results.items():
-        if name not in apart and (isinstance(value, int | float | str) or value is None):
-            stem = name.removesuffix("_before").removesuffix("_after")
-            entry = GLOSSARY.get(ALIASES.get(stem, stem))
-            rows.append((name, _number(value), entry.sentence if entry else ""))
+    names = [
+        name
+        for name, value in results.items()
+        if name not in apart and (isinstance(value, int | float | str) or value is None)
+        if not name.endswith("_interval")
+    ]
+    place = {name: number for number, name in enumerate(RESULTS)}
+    names.sort(key=lambda name: place.get(name, place["seconds"] - 0.5))
+    rows: list[Sequence[str]] = []
+    for name in names:
+        known, ends = meaning(name), results.get(f"{name}_interval")
+        spread = f" ({_number(ends[0])} to {_number(ends[1])})" if ends else ""
+        rows.append((name, _number(results[name]) + spread, known[1].sentence if known else ""))
     return rows
 
 

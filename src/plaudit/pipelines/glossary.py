@@ -44,14 +44,25 @@ ALIASES: Mapping[str, str] = {
 """Short names that people type, and names of the report, for entries of the glossary."""
 
 
+def meaning(name: str) -> tuple[str, Metric] | None:
+    """The entry of a name, of an alias, or of either with an ending of the results; else None."""
+    for candidate in (name, ALIASES.get(name, "")):
+        if candidate in GLOSSARY:
+            return candidate, GLOSSARY[candidate]
+    for ending in ("_before", "_after", "_interval"):
+        if name.endswith(ending):
+            return meaning(name.removesuffix(ending))
+    return None
+
+
 def find_metric(name: str) -> tuple[str, Metric]:
     """The entry of a name, of an alias, or of the part after its slash.
 
     Raises UserError with the nearest name where there is none.
     """
-    for candidate in (name, ALIASES.get(name, "")):
-        if candidate in GLOSSARY:
-            return candidate, GLOSSARY[candidate]
+    known = meaning(name)
+    if known is not None:
+        return known
     for side in ("_before", "_after", "_interval"):
         if name.endswith(side):
             return find_metric(name.removesuffix(side))

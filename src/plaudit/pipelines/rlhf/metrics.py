@@ -36,4 +36,68 @@ BEFORE_AND_AFTER: Mapping[str, Metric] = {
         "Above 0.5 by more than its interval.",
         "up",
     ),
+    "gold_change": Metric(
+        "Mean gain in gold score from the answer before to the one after.",
+        "mean over answers of gold(x, y_after) - gold(x, y_before), on held-out prompts",
+        "Above 0 by more than its interval.",
+        "up",
+    ),
+    "reward_win_rate": Metric(
+        "The win rate by the reward model's score, which the policy was trained to please.",
+        "mean of 1[after > before] + 1[equal] / 2 of reward-model scores, on held-out prompts",
+        "Above 0.5; it says only that training worked, where win_rate says whether it was wanted.",
+    ),
+    "reward_before": Metric(
+        "Mean score that the reward model gives the answers of the starting model.",
+        "mean of r(x, y), y drawn before training, on held-out prompts; in the model's own units",
+        "Any level: only its distance to reward_after says something.",
+    ),
+    "reward_after": Metric(
+        "Mean score that the reward model gives the answers of the improved model.",
+        "mean of r(x, y), y drawn after training, on held-out prompts; in the model's own units",
+        "Above reward_before; where the gold score does not follow, the reward model is exploited.",
+    ),
+    "reward_change": Metric(
+        "Mean gain in the reward model's score from the answer before to the one after.",
+        "reward_after - reward_before, in the model's own units",
+        "Above 0, beside a rise of the gold score.",
+    ),
+    "held_out_comparisons": Metric(
+        "Decided comparisons that judge the reward model, which never learned from them.",
+        "count of held-out comparisons that prefer one answer",
+        "The more, the narrower the interval of reward_model_accuracy.",
+    ),
+    "held_out_seen": Metric(
+        "Held-out prompts that were trained on too, in other rows or files.",
+        "count of held-out prompts that equal a prompt that is trained on",
+        "0; of others the report does not tell how new prompts are answered.",
+        "down",
+    ),
+    "seconds": Metric(
+        "Time that the work took, in seconds, over all its sittings.",
+        "sum over stages of the time spent in them",
+        "As the check before the run foretold, or less.",
+    ),
 }
+
+RESULTS = (
+    "win_rate",
+    *(f"gold_{part}" for part in ("before", "after", "change")),
+    "reward_win_rate",
+    *(f"reward_{part}" for part in ("before", "after", "change")),
+    "kl",
+    *(
+        f"{stem}_{side}"
+        for stem in ("length", "finished", "distinct", "distinct_1", "repetition", "perplexity")
+        for side in ("before", "after")
+    ),
+    "reward_model_accuracy",
+    "length_only_accuracy",
+    "longer_is_better_accuracy",
+    "length_correlation",
+    "calibration_error",
+    "held_out_comparisons",
+    "held_out_seen",
+    "seconds",
+)
+"""Results in the order in which they are read: what was wanted first, then what it cost."""
