@@ -113,5 +113,5 @@ class Reward(Protocol):
 
     def __call__(self, batch: Trajectories) -> Tensor:
         """Finite rewards [B, T] on chosen tokens, 0 elsewhere; the judgement of a whole answer is
-        one of them, on its last chosen token (`ops.outcome`)."""
+        one of them, on its last chosen token (`ops.outcome_reward`)."""
         ...

@@ -18,7 +18,7 @@ import torch
 from plaudit.lm.sft import CrossEntropy
 from plaudit.models.answers import given_answers
 from plaudit.models.sampling.draw import draw, uniforms
-from plaudit.pipelines.rlhf.refusals import pairs_of, taught_by
+from plaudit.pipelines.rlhf.refusals import improver_keys, pairs_of, taught_by
 from plaudit.records.rows import Rows
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Prompt
@@ -58,7 +58,7 @@ def works(
     demonstrated: Sequence[int],
 ) -> list[Work]:
     """The stages in order; `given` comparisons of a file, `demonstrated` tokens of each example."""
-    feedback, ppo, longest = config.feedback, config.ppo, config.sampling.max_new_tokens
+    feedback, longest = config.feedback, config.sampling.max_new_tokens
     num = feedback.answers_per_prompt
     asked = sum(len(prompt.ids) for prompt in train) / len(train)
     stages = []
@@ -81,15 +81,23 @@ def works(
     steps = math.ceil(num_prompts / config.reward_model.prompts_per_step) * epochs
     tokens = (num_prompts * asked + rows * longest) * (epochs + 1)
     stages.append(Work("reward_model", f"{steps:,} steps", tokens=tokens))
-    drawn = ppo.prompts_per_step * ppo.answers_per_prompt
-    tokens = ppo.prompts_per_step * asked + drawn * longest
-    what = f"{ppo.num_steps:,} steps of {drawn:,} answers to {ppo.prompts_per_step:,} prompts"
-    stages.append(
-        Work("ppo", what, ppo.num_steps * drawn, ppo.num_steps * tokens * (2 * ppo.num_epochs + 1))
-    )
+    stages.append(_improvement(config, asked))
     what = f"{num * len(held_out):,} answers to {len(held_out):,} prompts"
     tokens = num * len(held_out) * longest
     return [*stages, Work("answers_after", what, num * len(held_out), tokens)]
+
+
+def _improvement(config: RLHFConfig, asked: float) -> Work:
+    """What the chosen way of improving does, by its keys; `asked` is a prompt's mean length."""
+    keys = improver_keys(config)
+    names = ("num_steps", "prompts_per_step", "answers_per_prompt")
+    if not all(hasattr(keys, name) for name in names):
+        return Work(config.improve, "as its keys say")
+    num_steps, prompts, answers = (int(getattr(keys, name)) for name in names)
+    drawn, passes = prompts * answers, 2 * getattr(keys, "num_epochs", 1) + 1
+    tokens = prompts * asked + drawn * config.sampling.max_new_tokens
+    what = f"{num_steps:,} steps of {drawn:,} answers to {prompts:,} prompts"
+    return Work(config.improve, what, num_steps * drawn, num_steps * tokens * passes)
 
 
 def _votes(config: RLHFConfig, source: str, pairs: int) -> str:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from plaudit.models.formats.load import find_folder, model_files
 from plaudit.pipelines.rlhf.opinions import Opinions, held_out_prompts
@@ -64,13 +64,13 @@ def check_keys(config: RLHFConfig, source: str) -> None:
             f"feedback.source is {source}, so the comparisons of feedback.file, "
             f"{config.feedback.file}, would not be used: leave out one of the two"
         )
-    drawn, feedback, ppo = config.sampling, config.feedback, config.ppo
+    drawn, feedback, improve = config.sampling, config.feedback, config.improve
     if drawn.temperature == 0 or drawn.top_k == 1:
         key = "top_k=1" if drawn.temperature else "temperature=0"
         raise UserError(
             f"with sampling.{key} all answers to a prompt are equal, so there would be "
-            "nothing to compare, and nothing for PPO to prefer: draw from more than the most likely "
-            "token"
+            f"nothing to compare, and nothing for {improve.upper()} to prefer: draw from more than "
+            "the most likely token"
         )
     if source == "annotators" and feedback.votes_per_pair > feedback.num_annotators:
         raise UserError(
@@ -78,11 +78,19 @@ def check_keys(config: RLHFConfig, source: str) -> None:
             f"{feedback.num_annotators} annotators (feedback.num_annotators), of whom each votes "
             "on a pair once"
         )
-    if ppo.num_minibatches > ppo.prompts_per_step:
+    keys = improver_keys(config)
+    minibatches, prompts = (getattr(keys, n, 0) for n in ("num_minibatches", "prompts_per_step"))
+    if minibatches > prompts > 0:
         raise UserError(
-            f"ppo.num_minibatches is {ppo.num_minibatches}, but a step has only "
-            f"{ppo.prompts_per_step} prompts (ppo.prompts_per_step), which are not split"
+            f"{improve}.num_minibatches is {minibatches}, but a step has only {prompts} prompts "
+            f"({improve}.prompts_per_step), which are not split"
         )
+
+
+def improver_keys(config: RLHFConfig) -> Config:
+    """The keys of the chosen way of improving, which stand under its name."""
+    keys: Config = getattr(config, config.improve)
+    return keys
 
 
 USED_BY: Mapping[str, tuple[str, ...]] = {
@@ -104,8 +112,14 @@ def said_of_unused(config: RLHFConfig, source: str) -> list[str]:
     if config.demonstrations is None:
         why = "there are no demonstrations to fine-tune on"
         unused += [(f"sft.{key}", why) for key in _changed(config.sft)]
-    if config.ppo.kl_target is None and "kl_horizon" in _changed(config.ppo):
-        unused.append(("ppo.kl_horizon", "ppo.kl_target is none, which keeps kl_coef fixed"))
+    improve, keys = config.improve, improver_keys(config)
+    if getattr(keys, "kl_target", 0) is None and "kl_horizon" in _changed(keys):
+        why = f"{improve}.kl_target is none, which keeps kl_coef fixed"
+        unused.append((f"{improve}.kl_horizon", why))
+    for other in get_args(type(config).model_fields["improve"].annotation):
+        if other != improve:
+            changed = _changed(getattr(config, other))
+            unused += [(f"{other}.{key}", f"improve is {improve}") for key in changed]
     return [f"Note: {key} is not used, as {why}" for key, why in unused]
 
 
