@@ -90,6 +90,16 @@ def test_the_same_world_is_solved_in_the_same_steps(monkeypatch):
     assert all(np.array_equal(one.value, found[0].value) for one in found)
 
 
+def test_a_solution_says_which_planner_auto_took():
+    """By hand from what it is documented to choose: size, how fast the world mixes, and γ = 1."""
+    small, fast = (random_world(9, num_states=n, gamma=0.9)[2] for n in (20, 300))
+    assert solve(small).method == "policy_iteration"
+    assert solve(fast).method == "modified_policy_iteration"
+    assert solve(maze(20, 0.2, 0.999), tol=1e-6).method == "ordered_policy_iteration"
+    assert solve(maze(4, 0.2, 1.0)).method == "ordered_policy_iteration"
+    assert solve(small, "value_iteration").method == "value_iteration"
+
+
 def filled(left_behind, shape, dtype=np.float64):
     """What np.empty may give."""
     return np.full(shape, left_behind).astype(dtype)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,29 @@ def test_a_control_job_and_a_finite_one_go_on_bit_for_bit(folder) -> None:
         assert {k: v for k, v in again.items() if k not in seconds} == {
             k: v for k, v in results.items() if k not in seconds
         }
+
+
+def test_ctrl_c_in_a_loop_saves_and_says_how_to_go_on(folder) -> None:
+    keys = {"num_steps": 60_000}
+    run = plaudit.run("mdp/q_learning", name="pressed", **keys)
+    seen = []
+
+    def watch() -> None:
+        for _, event in run:
+            seen.append(event)
+            if isinstance(event, Step) and event.step > 0:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"plaudit\.resume\('runs/pressed'\) goes on"):
+        watch()
+    assert run.stopped
+    assert isinstance(seen[-1], Checkpoint), "the loop went on to where all is saved"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = plaudit.resume("pressed")
+    list(again)
+    whole = plaudit.run("mdp/q_learning", name="not-pressed", **keys)
+    whole.result()
+    assert left_by(again.path) == left_by(whole.path)
 
 
 def test_a_job_that_is_no_longer_heard_stops_where_it_can_go_on(folder) -> None:

@@ -145,7 +145,8 @@ class Running:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._interrupt = Interrupt(lambda text: None)
+        self._interrupt = Interrupt()
+        self._asked = False
         self._results: dict[str, Any] | None = None
         self._failed: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -154,7 +155,9 @@ class Running:
     def __iter__(self) -> Iterator[tuple[str, Event]]:
         """(stage, event) as they come; ends when the job does, and raises what it raised.
 
-        Ends in silence after `stop`. A checkpoint's state holds until the next event is asked for.
+        Ends in silence after `stop`. Ctrl-C asks for a stop too, and raises KeyboardInterrupt once
+        all is saved; a second one at once. A checkpoint's state holds until the next event is asked
+        for.
         """
         if self._thread is not None or self._results is not None:
             raise UserError("this job is at work already: iterate it once")
@@ -162,17 +165,21 @@ class Running:
         self._thread = threading.Thread(target=self._work_in_thread, args=(heard,), daemon=True)
         self._thread.start()
         try:
-            while (said := heard.take()) is not None:
-                yield said
+            with self._interrupt:
+                while (said := heard.take()) is not None:
+                    yield said
         finally:
             self._interrupt.request()  # whoever stops iterating stops the job where it can go on
             heard.open()
             self._thread.join()
         if self._failed is not None and not isinstance(self._failed, Interrupted):
             raise self._failed
+        if self.stopped and not self._asked:
+            raise KeyboardInterrupt(self._how_to_go_on())
 
     def stop(self) -> None:
         """Ask the job to save and stop at its next checkpoint."""
+        self._asked = True
         self._interrupt.request()
 
     @property
@@ -189,11 +196,14 @@ class Running:
             with self._interrupt:
                 self._finish(Silent())
         if isinstance(self._failed, Interrupted):
-            raise UserError(f"the run was stopped: plaudit.resume({str(self.path)!r}) goes on")
+            raise UserError(self._how_to_go_on())
         if self._failed is not None:
             raise self._failed
         assert self._results is not None, "a job that is being iterated has no results yet"
         return self._results
+
+    def _how_to_go_on(self) -> str:
+        return f"the run was stopped: plaudit.resume({str(self.path)!r}) goes on"
 
     def _work_in_thread(self, heard: _Channel) -> None:
         try:

@@ -403,6 +403,17 @@ def test_ls_worlds_names_every_world_with_its_size_and_sentence(plaudit):
     assert all(len(line.split("  ")[-1]) > 10 for line in lines)
 
 
+def test_a_plan_says_which_planner_auto_took_and_one_bound(plaudit):
+    _, out, _ = plaudit("run", "mdp/solve", "--name", "plan")
+    assert "Planner: policy_iteration, which auto took for this world" in out
+    results = json.loads(Path("runs/plan/results.json").read_text())
+    assert (results["method"], results["planner"]) == ("auto", "policy_iteration")
+    assert log("plan")[-1]["bound"] == results["bound"] > 0
+    assert f"bound {results['bound']:.4g}" in out
+    assert "-0" not in [str(row["bound"]) for row in log("plan")]
+    assert "Planner" not in plaudit("run", "mdp/value_iteration")[1]
+
+
 def test_every_logged_number_is_in_the_glossary(plaudit):
     plaudit("run", "mdp/solve", "--name", "plan")
     plaudit(*LEARN, "--name", "learn")

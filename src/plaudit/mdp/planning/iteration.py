@@ -21,7 +21,8 @@ MAX_SWEEPS = 1_000_000
 
 
 class Swept(NamedTuple):
-    """Where sweeping ended: the value, its sweeps, and the bound after each of them."""
+    """Where sweeping ended: the value, its sweeps, the bound after each of them, and whether the
+    world was found to mix slowly."""
 
     value: Floats
     iterations: int

@@ -31,6 +31,7 @@ class Solution:
     bound: max_s |value(s) - V*(s)| is at most this, rounding included; the policy's own value is
     below `value` by at most the same. It may exceed the tolerance asked for, with a warning, where
     floats can do no better or the iterations ran out.
+    method: the planner that found it, the one that "auto" took where that was asked for.
     trace [iterations]: the bound after each iteration, for convergence curves.
     """
 

@@ -42,8 +42,8 @@ def solve(mdp: MDP, method: str = "auto", tol: float = 1e-8) -> Solution:
     V*(s) = max_a [R(s, a) + γ Σ_s' p(s'|s, a) V*(s')].
 
     "auto": policy iteration for small worlds; modified policy iteration with the span rule for
-    those that mix fast, which it notices, else Gauss-Seidel along the policy's paths. Other
-    methods: `METHODS`. At γ = 1 the world must end (UserError names a state where it cannot), and
+    those that mix fast, which it notices, else Gauss-Seidel along the policy's paths; the solution's
+    `method` says which it took. Other methods: `METHODS`. At γ = 1 the world must end (UserError names a state where it cannot), and
     ties are broken so that the policy ends. Warns where `tol` is beyond what floats can prove.
     """
     if not tol > 0:
@@ -53,20 +53,22 @@ def solve(mdp: MDP, method: str = "auto", tol: float = 1e-8) -> Solution:
             f"no method {method!r}{nearest(method, METHODS)}; one of {', '.join(METHODS)}"
         )
     if mdp.gamma == 1:
-        solution = solve_undiscounted(mdp, method, tol, _sweeper(method))
+        taken = "ordered_policy_iteration" if method == "auto" else method
+        solution = solve_undiscounted(mdp, taken, tol, _sweeper(taken))
     elif method == "linear_programme":
         solution = linear_programme(mdp).solution
     elif method == "policy_iteration" or (method == "auto" and mdp.num_states <= SMALL):
         swept = policy_iteration(mdp)
         solution = discounted_solution(
-            mdp, rows_of(mdp), swept.value, method, swept.iterations, swept.trace
+            mdp, rows_of(mdp), swept.value, "policy_iteration", swept.iterations, swept.trace
         )
     else:
         rows = rows_of(mdp)
         swept = METHODS[method](rows, tol, np.zeros(mdp.num_states))
-        solution = discounted_solution(
-            mdp, rows, swept.value, method, swept.iterations, swept.trace
-        )
+        taken = method
+        if method == "auto":
+            taken = "ordered_policy_iteration" if swept.slow else "modified_policy_iteration"
+        solution = discounted_solution(mdp, rows, swept.value, taken, swept.iterations, swept.trace)
     if solution.bound > tol:
         warnings.warn(
             f"solve: the bound is {solution.bound:.3g}, above tol = {tol:.3g}: rounding, or the limit "
@@ -81,7 +83,8 @@ def _auto(rows: Rows, tol: float, value: Floats) -> Swept:
     if not swept.slow:
         return swept
     further = ordered_policy_iteration(rows, tol, swept.value)
-    return Swept(further.value, swept.iterations + further.iterations, swept.trace + further.trace)
+    trace = swept.trace + further.trace
+    return Swept(further.value, swept.iterations + further.iterations, trace, slow=True)
 
 
 def _unused(rows: Rows, tol: float, value: Floats) -> Swept:
@@ -104,11 +107,12 @@ METHODS: dict[str, Callable[[Rows, float, Floats], Swept]] = {
 
 def _sweeper(method: str) -> Sweeper:
     sweepers: dict[str, Sweeper] = {
-        "auto": sweep_ordered,
         "ordered_policy_iteration": sweep_ordered,
         "gauss_seidel": sweep_gauss_seidel,
         "value_iteration": sweep_jacobi,
     }
     if method not in sweepers:
-        raise UserError(f"{method} needs gamma < 1; at gamma = 1 use one of {', '.join(sweepers)}")
+        raise UserError(
+            f"{method} needs gamma < 1; at gamma = 1 use one of auto, {', '.join(sweepers)}"
+        )
     return sweepers[method]

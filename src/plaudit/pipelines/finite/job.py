@@ -106,6 +106,8 @@ def run_plan(
     seconds = time.perf_counter() - begun
     for warning in caught:
         progress.note(f"Note: {warning.message}")
+    if solution.method != config.method:
+        progress.note(f"Planner: {solution.method}, which {config.method} took for this world")
     drive(
         _trace_events(solution),
         run,
@@ -116,7 +118,8 @@ def run_plan(
     )
     results = {
         **_facts(config, mdp),
-        "method": solution.method,
+        "method": config.method,
+        "planner": solution.method,
         "value": float(mdp.initial @ solution.value),
         "bound": solution.bound,
         "iterations": solution.iterations,
@@ -129,10 +132,12 @@ def run_plan(
 
 
 def _trace_events(solution: Solution) -> Iterator[Event]:
+    """The bound after each sweep; after the last it is the one that the solution proves."""
     total = len(solution.trace)
+    bounds = [*solution.trace[:-1], solution.bound]
     shown = np.unique(np.linspace(0, total - 1, min(total, TRACE_LINES)).astype(int))
     for i in shown:
-        yield Step(int(i) + 1, total, {"bound": float(solution.trace[i])})
+        yield Step(int(i) + 1, total, {"bound": float(bounds[i]) + 0.0})  # not -0
     yield Done(total, {"bound": solution.bound})
 
 

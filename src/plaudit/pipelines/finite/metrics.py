@@ -29,6 +29,11 @@ FINITE: Mapping[str, Metric] = {
         "sum_s p_0(s) V*(s), by planning",
         "The level that policy_value should reach.",
     ),
+    "planner": Metric(
+        "The planner that solved the world: the one that auto took, where method is auto.",
+        "a name of `plaudit ls`",
+        "policy_iteration for small worlds; for large ones what mixes fast takes sweeps of all states.",
+    ),
     "iterations": Metric(
         "Sweeps over the world, or improvements of the policy, as the method says.",
         "count",
