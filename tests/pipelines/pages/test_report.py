@@ -363,6 +363,13 @@ def test_the_stage_that_improved_is_charted_under_its_own_name(run):
             file.unlink()
 
 
+def test_no_change_stands_under_the_middle_of_the_scale(run):
+    """Its column is between two equal ones, whatever stands in them."""
+    page = write_report(run, SUMMARY, answers()).read_text(encoding="utf-8")
+    assert re.search(r"\.ends \{ display: grid; grid-template-columns: 1fr auto 1fr;", page)
+    assert "<span>0</span><span>no change</span><span>100 %</span>" in page
+
+
 def test_one_held_out_prompt_that_was_seen_is_told_in_the_singular():
     (line,) = notices({"held_out_seen": 1})
     assert line.startswith("1 of the held-out prompts was trained on too")
