@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from plaudit.feedback.entries import comparison_vote
 from plaudit.feedback.store import FeedbackStore
+from plaudit.pipelines.glossary import meaning
 from plaudit.pipelines.pages.report import SUMMARY_KEYS
+from plaudit.pipelines.rlhf.metrics import RESULTS
 from plaudit.records.files import read_json, read_jsonl
 from plaudit.records.runs import RunFolder
 from tiny_job import FLAGS, REWARD, run_command, tiny_job, write_rows
@@ -92,6 +94,18 @@ def test_a_reward_function_teaches(one):
     assert list(summary["stage_seconds"]) == [*stages, "answers_after"]  # in the order of the job
     assert summary["feedback"]["num_votes"] == summary["feedback"]["num_items"]
     assert list(summary["feedback"]["by_rater"]) == ["reward.py:vowels"]
+
+
+def test_every_result_has_a_place_and_a_meaning_and_changes_are_differences(one):
+    summary = finished("one")
+    numbers = [name for name, value in summary.items() if isinstance(value, int | float)]
+    assert set(numbers) <= set(RESULTS)
+    assert all(meaning(name) for name in numbers)
+    for kind in ("gold", "reward"):
+        change = summary[f"{kind}_after"] - summary[f"{kind}_before"]
+        assert summary[f"{kind}_change"] == pytest.approx(change)
+        low, high = summary[f"{kind}_change_interval"]
+        assert low <= summary[f"{kind}_change"] <= high
 
 
 def test_votes_are_those_of_the_reward_function(one):
