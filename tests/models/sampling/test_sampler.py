@@ -196,6 +196,18 @@ def test_waves_other_rows_and_longer_limits_change_nothing(
     assert torch.equal(longer.answer[:, :20] * whole.mask, whole.answer * whole.mask)
 
 
+def test_rows_that_begin_late_and_end_anywhere_are_whole() -> None:
+    """Lengths of whole blocks, so that a place too far is another row's."""
+    model, sampling = make("wide llama"), Sampling(max_new_tokens=16, temperature=1.5)
+    for seed in range(12):
+        whole = sample(model, sampling, num_answers=3, split=2, seed=seed, max_rows=12)
+        few = sample(model, sampling, num_answers=3, split=2, seed=seed, max_rows=7)
+        assert torch.equal(few.answer, whole.answer)
+        near = {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(few.logp, whole.logp, **near)
+        torch.testing.assert_close(few.answer_hidden, whole.answer_hidden, **near)
+
+
 def test_threads_with_rows_of_their_own_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sampling = make("wide llama"), Sampling(max_new_tokens=20, temperature=1.5)
     whole = sample(model, sampling, num_answers=9, split=2)

@@ -52,6 +52,7 @@ class KernelAnswers:
         self.block = int(decoder.kernels.BLOCK)
         self.cosine, self.sine = decoder.rotation(prefix.width + num_steps)
         heads, dim = decoder.kv_heads, decoder.dim
+        self.num_steps = num_steps
         self.room = whole_blocks(num_steps, self.block)
         shape = (len(group), heads, self.room, dim)
         every = range(len(decoder.layers))
@@ -123,6 +124,8 @@ class KernelAnswers:
 
     def _turns(self) -> tuple[Any, Any]:
         """Cosines and sines of each row's position."""
+        if len(self.count) and int(self.count.max()) >= self.num_steps:
+            raise IndexError("a row was fed more tokens than it has places for")
         position = self.prefix.length[self.group] + self.count
         return flat(self.cosine[position]), flat(self.sine[position])
 

@@ -266,6 +266,10 @@ class Sampler:
         else:
             return
         if out.keeps_hidden:
+            if bool(fed.any()):  # a last token is fed once: there is no place for it again
+                kept = (~fed).nonzero()[:, 0]
+                answers.keep(kept)
+                rows, token, at = rows[kept], token[kept], at[kept]
             out.keep_hidden(at, rows, answers.trunk(token))
 
     def _check(
