@@ -14,15 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from plaudit.engine.local import LocalReference, LocalRewardModel
+from plaudit.engine.local import LocalReference
 from plaudit.pipelines.drive import Heard, Progress
 from plaudit.pipelines.rlhf.collecting import collect_opinions, opinions_of_file
 from plaudit.pipelines.rlhf.config import RLHFConfig
 from plaudit.pipelines.rlhf.evaluation import Side, answer_rows, compare_sides, gold_scores
 from plaudit.pipelines.rlhf.inputs import read_inputs
-from plaudit.pipelines.rlhf.parts import Parts, make_parts
+from plaudit.pipelines.rlhf.parts import make_parts
 from plaudit.pipelines.rlhf.refusals import check_store, fingerprints, seen_prompts
 from plaudit.pipelines.rlhf.steps import (
     IMPROVERS,
@@ -38,7 +36,6 @@ from plaudit.records.collecting import collecting_later
 from plaudit.records.fingerprints import check_sources
 from plaudit.records.interrupt import Interrupt
 from plaudit.records.runs import RunFolder
-from plaudit.records.types import Trajectories
 
 STANDARDISED_BY = 256
 """Answers, of all training prompts alike, whose scores say what one unit of reward is: by so many
@@ -69,7 +66,9 @@ def _run(config: RLHFConfig, stages: Stages) -> dict[str, Any]:
     learn, judge = given or collect_opinions(
         inputs, stages, store, parts.codec, train=first, held_out=before
     )
-    reward_model, figures = learn_reward(parts, stages, learn, judge)
+    reward_model, figures, scores = learn_reward(parts, stages, learn, judge)
+    if judge.batch is not before:  # the opinions are of other answers
+        scores = reward_model.scores(before)
     some = first.select(range(0, len(first), max(1, len(first) // STANDARDISED_BY)))
     reward = standardised(reward_model, reward_model.scores(some))
     parts.backbone.states.drop("answers_train", "learn", "judge")  # 0.2 GB in the demo
@@ -77,11 +76,23 @@ def _run(config: RLHFConfig, stages: Stages) -> dict[str, Any]:
     IMPROVERS[config.improve](parts, stages, reward, reference)
     save_models(parts, stages, reward_model)
     after = draw(parts, stages, "answers_after", parts.held_out)
+    gold = inputs.gold
     # The starting model is the reference: what it drew by is what the reference gives it.
-    sides = [
-        _judged(parts, reward_model, reference, batch, logp_ref=known)
-        for batch, known in ((before, before.logp), (after, None))
-    ]
+    first_side = Side(
+        before,
+        scores,
+        before.logp,
+        reference.logprobs(before.as_given()),
+        gold_scores(gold, before),
+    )
+    last_side = Side(
+        after,
+        reward_model.scores(after),
+        reference.logprobs(after),
+        reference.logprobs(after.as_given()),
+        gold_scores(gold, after),
+    )
+    sides = (first_side, last_side)
     from plaudit.feedback.stats import feedback_stats
 
     seen = seen_prompts(inputs.prompts, config.num_held_out, inputs.given())
@@ -109,24 +120,6 @@ def check_rlhf(config: RLHFConfig, place: Path) -> Iterator[str]:
         )
         lines = [*told(config, parts.backbone, parts.actor, parts.train, parts.held_out, stages)]
     yield from (*heard.notes, *lines)
-
-
-def _judged(
-    parts: Parts,
-    reward_model: LocalRewardModel,
-    reference: LocalReference,
-    batch: Trajectories,
-    *,
-    logp_ref: Tensor | None,
-) -> Side:
-    """One model's answers to the held-out prompts, with every judgement of them."""
-    return Side(
-        batch,
-        reward=reward_model.scores(batch),
-        logp_ref=reference.logprobs(batch) if logp_ref is None else logp_ref,
-        logp_own=reference.logprobs(batch.as_given()),
-        gold=gold_scores(parts.inputs.gold, batch),
-    )
 
 
 def _conclude(run: RunFolder, summary: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:

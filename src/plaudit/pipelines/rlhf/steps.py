@@ -71,8 +71,9 @@ def draw(parts: Parts, stages: Stages, name: str, prompts: Sequence[Prompt]) -> 
 
 def learn_reward(
     parts: Parts, stages: Stages, learn: Opinions, judge: Opinions
-) -> tuple[LocalRewardModel, dict[str, Any]]:
-    """A reward model of the opinions, frozen, and its figures on those it did not learn from."""
+) -> tuple[LocalRewardModel, dict[str, Any], Tensor]:
+    """A reward model of the opinions, frozen; its figures on those it did not learn from, and its
+    scores of their answers."""
     config, backbone = parts.inputs.config, parts.backbone
     model = LocalRewardModel(backbone, adam=config.adam)
     backbone.remember("learn", learn.batch)
@@ -93,7 +94,8 @@ def learn_reward(
     )
     model.restore(_weights("model", kept.arrays))
     model.freeze()
-    return model, reward_model_figures(model.scores(judge.batch), judge)
+    scores = model.scores(judge.batch)
+    return model, reward_model_figures(scores, judge), scores
 
 
 def improve_by_ppo(
