@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from plaudit.records.config import Config
+
+Precision = Literal["float32", "int8"]
+"""Of the sampler's products; "float32" stands for the weights' own."""
 
 
 class Sampling(Config):

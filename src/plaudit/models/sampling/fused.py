@@ -10,11 +10,12 @@ How a step differs from the model's own forward, with the same result up to roun
 - answers to one prompt read its keys together, under one softmax with their own.
 - grouped queries meet their shared key together; no key or value is repeated.
 - on a processor, in float32, all between two matrix products is one call (`kernels`).
+`byte_decoder` is the same with products of bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,12 @@ class FusedDecoder:
         self.layers: list[Any] = [None] * len(base.layers)
         self.head: Any = None
         self.kernels: Any = None
+        self.make: Callable[..., Linear] = linear
+
+    @property
+    def stepped(self) -> list[Any]:
+        """The layers that steps are made of; prompts are read by `layers`."""
+        return self.layers
 
     @property
     def embedding(self) -> Tensor:
@@ -101,7 +108,7 @@ class FusedDecoder:
         return self.kernels is not None
 
     def refresh(self) -> None:
-        self.kernels = _kernels(self.model, self.dim)
+        self.kernels = kernels_for(self.model, self.dim)
         # One by one, so that a layer's memory serves the next: fresh pages cost more than copies.
         for i, layer in enumerate(self.base.layers):
             self.layers[i] = self._layer(layer)
@@ -118,11 +125,13 @@ class FusedDecoder:
             norm_in=layer.input_layernorm,
             qkv=self._qkv(attention),
             qk_norm=self._qk_norm(attention),
-            out=linear(attention.o_proj.weight, attention.o_proj.bias),
+            out=self._map(attention.o_proj),
             norm_mid=layer.post_attention_layernorm,
-            gate=self._joined(mlp.gate_proj, mlp.up_proj) if self.kernels else _map(mlp.gate_proj),
-            up=None if self.kernels else _map(mlp.up_proj),
-            down=linear(mlp.down_proj.weight, mlp.down_proj.bias),
+            gate=self._joined(mlp.gate_proj, mlp.up_proj)
+            if self.kernels
+            else self._map(mlp.gate_proj),
+            up=None if self.kernels else self._map(mlp.up_proj),
+            down=self._map(mlp.down_proj),
             activation=mlp.act_fn,
         )
 
@@ -135,12 +144,15 @@ class FusedDecoder:
             return torch.cat(split, 1).flatten(0, 2)
 
         biases = None if maps[0].bias is None else joined([m.bias for m in maps])
-        return linear(joined([m.weight for m in maps]), biases)
+        return self.make(joined([m.weight for m in maps]), biases)
 
     def _joined(self, gate: Any, up: Any) -> Linear:
         """One map onto both, one behind the other."""
         biases = None if gate.bias is None else torch.cat([gate.bias, up.bias])
-        return linear(torch.cat([gate.weight, up.weight]), biases)
+        return self.make(torch.cat([gate.weight, up.weight]), biases)
+
+    def _map(self, module: Any) -> Linear:
+        return self.make(module.weight, module.bias)
 
     def _qk_norm(self, attention: Any) -> tuple[Tensor, float] | None:
         """Weights [group + 1, dim] of the norms of queries and keys (Qwen3), and their epsilon."""
@@ -206,6 +218,10 @@ class FusedDecoder:
     def logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.norm(self.base.norm, x))
         return logits
+
+    def step_logits(self, x: Tensor) -> Tensor:
+        """`logits` as steps make them."""
+        return self.logits(x)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> FusedPrefix:
         lengths = [len(p) for p in prompts]
@@ -331,7 +347,7 @@ class FusedDecoder:
         return KernelAnswers(self, prefix, group, num_steps)
 
 
-def _kernels(model: Any, dim: int) -> Any:
+def kernels_for(model: Any, dim: int) -> Any:
     """The module `kernels` where it serves this model, else None."""
     config, weight = model.config, model.get_output_embeddings().weight
     if not can_pack(weight) or config.hidden_act != "silu":
@@ -341,10 +357,6 @@ def _kernels(model: Any, dim: int) -> Any:
     widths = (config.hidden_size, config.intermediate_size)
     fits = dim % kernels.UNIT == 0 and all(w % kernels.BLOCK == 0 for w in widths)
     return kernels if fits else None
-
-
-def _map(module: Any) -> Linear:
-    return linear(module.weight, module.bias)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

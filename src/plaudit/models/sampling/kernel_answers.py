@@ -29,6 +29,9 @@ class Kerneled(Protocol):
     kernels: Any
 
     @property
+    def stepped(self) -> list[Any]: ...
+
+    @property
     def embedding(self) -> Tensor: ...
 
     def rotation(self, num_positions: int) -> tuple[Tensor, Tensor]: ...
@@ -37,7 +40,7 @@ class Kerneled(Protocol):
 
     def finish(self, layer: Any, x: Tensor, attended: Tensor) -> Tensor: ...
 
-    def logits(self, x: Tensor) -> Tensor: ...
+    def step_logits(self, x: Tensor) -> Tensor: ...
 
 
 class KernelAnswers:
@@ -75,7 +78,7 @@ class KernelAnswers:
                 hidden = x
             x = self._layer(i, x, turns)
         self.count += 1
-        return decoder.logits(x), hidden
+        return decoder.step_logits(x), hidden
 
     def trunk(self, token: Tensor) -> Tensor:
         decoder, split = self.decoder, self.decoder.split
@@ -131,7 +134,7 @@ class KernelAnswers:
 
     def _layer(self, i: int, x: Tensor, turns: tuple[Any, Any]) -> Tensor:
         decoder = self.decoder
-        layer = decoder.layers[i]
+        layer = decoder.stepped[i]
         qkv = decoder.project(layer, x)
         attended = x.new_empty((len(x), decoder.kv_heads * decoder.group * decoder.dim))
         decoder.kernels.attend(

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from plaudit.models.sampling import fused
+from plaudit.models.sampling.byte_decoder import ByteDecoder, check_bytes
 from plaudit.models.sampling.draw import draw, uniforms
 from plaudit.records.errors import UserError
-from plaudit.records.sampling import Sampling
+from plaudit.records.sampling import Precision, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,6 +72,7 @@ class Sampler:
 
     `stop_ids` end an answer; `split` asks for hidden states at the input of that decoder layer;
     `max_rows` bounds the rows decoded together (a prompt's answers stay together up to it).
+    With `precision` "int8" steps multiply bytes (`byte_decoder`).
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Sampler:
         pad_id: int,
         split: int | None = None,
         max_rows: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         num_layers = int(model.config.num_hidden_layers)
         if split is not None and not 0 <= split < num_layers:
@@ -96,7 +99,10 @@ class Sampler:
         self.split = split
         self.max_rows = max_rows
         self.decoder: Any  # SteppingDecoder of whichever prefix type
-        if fused.fits(model):
+        if precision != "float32":
+            check_bytes(model, split, precision)
+            self.decoder = ByteDecoder(model, split)
+        elif fused.fits(model):
             self.decoder = fused.FusedDecoder(model, split)
         else:
             # Here, as transformers takes a second to load.

@@ -87,6 +87,20 @@ def store(typing: Any, array: Any, index: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def store_bytes(typing: Any, array: Any, index: Any, x: Any) -> Any:
+    """Puts 16 whole numbers from 0 to 255 into a flat array of bytes from `index` on."""
+
+    def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow = ir.VectorType(ir.IntType(8), LANES)
+        address = _address(context, builder, signature, args)
+        numbers = builder.trunc(builder.fptosi(args[2], _INTS), narrow)
+        builder.store(numbers, builder.bitcast(address, narrow.as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    return types.void(array, index, x), make
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Asks for the floats of a flat array around `index`, which will be read soon."""
 
@@ -160,6 +174,16 @@ def _power_of_two(builder: Any, x: Any) -> Any:
     return builder.bitcast(bits, _FLOATS)
 
 
+def _hadamard(builder: Any, x: Any) -> Any:
+    undefined, width = ir.Constant(_FLOATS, ir.Undefined), 1
+    while width < LANES:
+        partner = ir.Constant(_INTS, [i ^ width for i in range(LANES)])
+        sign = ir.Constant(_FLOATS, [-1.0 if i & width else 1.0 for i in range(LANES)])
+        x = builder.fadd(builder.fmul(x, sign), builder.shuffle_vector(x, undefined, partner))
+        width *= 2
+    return x
+
+
 add = _of_vectors(2, lambda builder, x, y: builder.fadd(x, y))
 sub = _of_vectors(2, lambda builder, x, y: builder.fsub(x, y))
 mul = _of_vectors(2, lambda builder, x, y: builder.fmul(x, y))
@@ -169,6 +193,8 @@ fma = _of_vectors(3, lambda builder, x, y, z: _by_name(builder, "fma", x, y, z))
 rounded = _of_vectors(1, lambda builder, x: _by_name(builder, "rint", x))
 power_of_two = _of_vectors(1, _power_of_two)
 """2 to a whole number from -126 to 127, in every lane."""
+hadamard = _of_vectors(1, _hadamard)
+"""The 16 lanes times Sylvester's matrix of signs: lane i is Σ_j (−1)^(bits that i and j share) x_j."""
 
 
 def _across(join: Callable[..., Any]) -> Any:
