@@ -35,6 +35,19 @@ def test_the_clipped_surrogate_by_cases(logp, logp_old, adv, low, high):
     assert got.item() == pytest.approx(want, abs=1e-9)
 
 
+def test_importance_weights_turn_a_mean_over_draws_into_one_over_the_policy():
+    """Enumerated: Σ q w f = Σ p f where no cap holds; ratios 2, 1, ½ are cut to 1.5, 1, ½."""
+    p, q, f = t(0.5, 0.3, 0.2), t(0.25, 0.3, 0.45), t(3.0, -1.0, 7.0)
+    weight = ops.truncated_importance(p.log(), q.log(), cap=100.0)
+    assert (q * weight * f).sum().item() == pytest.approx((p * f).sum().item(), rel=1e-12)
+    cut = ops.truncated_importance(t(2.0, 1.0, 0.5, grad=True).log(), t(0.0, 0.0, 0.0), cap=1.5)
+    assert cut.tolist() == pytest.approx([1.5, 1.0, 0.5], rel=1e-12)
+    assert not cut.requires_grad
+    for cap in (0.9, 0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="cap must be at least 1"):
+            ops.truncated_importance(p, q, cap=cap)
+
+
 def test_the_clipped_surrogate_by_hand_and_where_its_gradient_is_zero():
     # Ratios 2, 2, ½, ½, 1.1 with ε_low = 0.2 and ε_high = 0.28, advantages ±1:
     #   2, A = 1: clipped at 1.28, loss −1.28, no gradient;  2, A = −1: kept, loss 2, gradient 2;
@@ -196,6 +209,7 @@ def test_nothing_is_broadcast():
         lambda: ops.score_function_loss(x, one),
         lambda: ops.clipped_surrogate(x, one, x, clip_low=0.2, clip_high=0.2),
         lambda: ops.kl_penalised_surrogate(x, x, x, one, kl_coef=1.0),
+        lambda: ops.truncated_importance(x, one, cap=2.0),
         lambda: ops.clipped_value_loss(x, x, one, clip=0.2),
         lambda: ops.bradley_terry(x, one),
         lambda: ops.bradley_terry(x, x, one),

@@ -78,6 +78,17 @@ TEXT: Mapping[str, Metric] = {
         "Falls in the first steps, then follows the spread of the returns.",
         "down",
     ),
+    "sampler/ratio": Metric(
+        "Mean probability ratio of the drawn tokens, the trainer's policy to the sampler's of lower "
+        "precision, before any update and before it is capped.",
+        "mean of exp(log pi_old - log pi_drawn)",
+        "1 +- 0.02: its expectation is 1 whatever the precision; far off, a bug.",
+    ),
+    "sampler/ratio_std": Metric(
+        "Spread of that ratio over the drawn tokens.",
+        "standard deviation of exp(log pi_old - log pi_drawn)",
+        "Below 0.2; above, rounding costs more than it saves: use sampler_precision float32.",
+    ),
     "val/ratio": Metric(
         "Mean probability ratio of the drawn tokens, new policy to the one that drew them.",
         "mean of exp(log pi - log pi_old)",

@@ -12,7 +12,9 @@ Sources: Schulman et al. 2017 (1707.06347); Ziegler et al. 2019 (1909.08593); Ou
 (2203.02155); Huang et al. 2024, "The N+ implementation details" (2403.17031).
 
 Departures: actor and critic have an optimiser each, so their losses need no relative weight; the
-log-probabilities of the old policy are those the sampler drew with, not those of a second pass.
+log-probabilities of the old policy are those the sampler drew with, not those of a second pass,
+unless `importance_cap` says that the sampler's policy is another: then L_π weighs every token by
+min(cap, π_old/π_drawn), with π_old of a pass of the trainer.
 Left out: an entropy bonus, and bootstrapping the value of answers cut by the length limit.
 """
 
@@ -34,7 +36,7 @@ from plaudit.lm.loop import (
     prompt_batch,
     samples,
 )
-from plaudit.lm.steps import credit, token_steps
+from plaudit.lm.steps import corrected, credit, token_steps
 from plaudit.ops import (
     aggregate,
     clipped_surrogate,
@@ -107,12 +109,19 @@ class PPOConfig(Config):
         gt=0,
         description="Nats per token between old and new policy at which a rollout's updates stop.",
     )
+    importance_cap: float | None = Field(
+        None,
+        ge=1,
+        description="Most that a token counts for where the sampler is of lower precision (2: "
+        "Ionides 2008); none: the sampler's log-probabilities are the trainer's.",
+    )
     save_every: int = Field(5, ge=1, description="Steps between checkpoints.")
 
 
 @dataclass(frozen=True)
 class ClippedPolicy:
-    """L_π of the chosen tokens, where the batch's field `adv` is their advantage."""
+    """L_π of the chosen tokens, where the batch's field `adv` is their advantage, and `weight`, if
+    it has one, what each of them counts for."""
 
     needs: ClassVar[tuple[str, ...]] = ("logp", "entropy")
     together: ClassVar[bool] = False
@@ -124,6 +133,8 @@ class ClippedPolicy:
         loss = clipped_surrogate(
             part["logp"], part.logp_old, part["adv"], clip_low=self.clip, clip_high=self.clip
         )
+        if "weight" in part.fields:
+            loss = loss * part["weight"]
         logp = part["logp"].detach()
         ratio = (logp - part.logp_old).exp()
         numbers = {
@@ -193,6 +204,11 @@ def ppo(
             seed=int(np.random.SeedSequence((seed, 2, step)).generate_state(1)[0]),
             replier=replier,
         )
+        weight: dict[str, Tensor] = {}
+        apart: dict[str, float] = {}
+        if config.importance_cap is not None:
+            logp = actor.logprobs(batch)
+            batch, weight["weight"], apart = corrected(batch, logp, cap=config.importance_cap)
         given = reward(batch)
         logp_ref = reference.logprobs(batch)
         value = critic.values(batch)
@@ -205,6 +221,7 @@ def ppo(
         steps = token_steps(batch, value=value, reward=judged, logp_ref=logp_ref, kl_coef=beta.coef)
         adv, ret = credit(steps, gamma=config.gamma, lam=config.lam)
         fields = {"adv": masked_whiten(adv, batch.chosen), "ret": ret, "value_old": value}
+        fields |= weight
 
         share = 1.0 - step / config.num_steps
         update = _update(config, actor, critic, batch, fields, share=share, key=(seed, 3, step))
@@ -213,6 +230,7 @@ def ppo(
         metrics = {
             **_rollout_metrics(batch, score, judged, kl, beta.coef),
             **update,
+            **apart,
             **({} if gold is None else {"gold/mean": float(gold(batch).sum(1).mean())}),
             "val/explained_variance": explained_variance(
                 value[batch.chosen].double(), ret[batch.chosen].double()

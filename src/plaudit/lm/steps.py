@@ -7,10 +7,30 @@ for tokens what it computes for a cart.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from plaudit.ops import gae, last_step, next_step_value
+from plaudit.ops import gae, last_step, next_step_value, truncated_importance
 from plaudit.records.types import Steps, Trajectories
+
+
+def corrected(
+    batch: Trajectories, logp: Tensor, *, cap: float
+) -> tuple[Trajectories, Tensor, dict[str, float]]:
+    """The batch as of the trainer's policy, what each token counts for, and how far the two are
+    apart, where a sampler of lower precision drew it.
+
+    `logp` [B, T] are the trainer's log-probabilities, which the batch gets in place of those it was
+    drawn with; the weights are w = min(cap, π/π_drawn), 0 off the chosen tokens.
+    """
+    weight = truncated_importance(logp, batch.logp, cap=cap) * batch.chosen
+    ratio = (logp - batch.logp)[batch.chosen].double().exp()
+    apart = {
+        "sampler/ratio": float(ratio.mean()),
+        "sampler/ratio_std": float(ratio.std(correction=0)),
+    }
+    return replace(batch, logp=logp.to(batch.logp) * batch.chosen), weight, apart
 
 
 def token_steps(

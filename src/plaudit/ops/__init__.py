@@ -20,7 +20,12 @@ from plaudit.ops.masks import (
     masked_whiten,
     near_constant,
 )
-from plaudit.ops.policy import clipped_surrogate, kl_penalised_surrogate, score_function_loss
+from plaudit.ops.policy import (
+    clipped_surrogate,
+    kl_penalised_surrogate,
+    score_function_loss,
+    truncated_importance,
+)
 from plaudit.ops.preference import bradley_terry, bradley_terry_soft, reward_centring
 from plaudit.ops.returns import discounted_return, last_step, next_step_value, outcome_reward
 from plaudit.ops.value import clipped_value_loss, explained_variance
@@ -58,4 +63,5 @@ __all__ = [
     "score_function_loss",
     "token_logprobs",
     "token_logprobs_of",
+    "truncated_importance",
 ]

@@ -52,6 +52,22 @@ def clipped_surrogate(
     return -torch.minimum(ratio * gain, clipped * gain)
 
 
+def truncated_importance(
+    logp_old: Float[Tensor, "*shape"], logp_drawn: Float[Tensor, "*shape"], *, cap: float
+) -> Float[Tensor, "*shape"]:
+    """w = min(cap, π_old/π_drawn): what a sample of another distribution counts for in a mean.
+
+    `logp_old` is of the policy that the mean is over, `logp_drawn` of the one that drew. The cap
+    bounds the variance, at the price of a bias where it holds. Raises ValueError unless cap ≥ 1.
+    Source: Ionides 2008, "Truncated importance sampling".
+    Check: without a cap that holds, the weights' mean over draws is 1.
+    """
+    check_same_shape(logp_old=logp_old, logp_drawn=logp_drawn)
+    if not cap >= 1.0:
+        raise ValueError(f"cap must be at least 1, found {cap!r}.")
+    return (logp_old - logp_drawn).detach().exp().clamp(max=cap)
+
+
 def kl_penalised_surrogate(
     logp: Float[Tensor, "*shape"],
     logp_old: Float[Tensor, "*shape"],
