@@ -35,6 +35,7 @@ ROLLOUT = "rollout"
 """The block of trunk states that belongs to the actor's latest answers."""
 
 _CHECKED_ROWS = 4  # of the first rollout: enough for a fault of the model, and soon done
+_ROUGH = 0.25  # nats a token: two to four times what rounding costs a model that bears it
 _FILTER_EDGES = 0.05  # share of tokens that rounding may put on the other side of a filter's edge
 
 
@@ -121,6 +122,9 @@ class LocalActor(Taught, Policy):
             sampling=sampling,
             version=self.version,
         )
+        if self.backbone.draws_rounded:
+            self.backbone.states.drop(ROLLOUT)
+            self.backbone.remember(ROLLOUT, batch)
         if drawn.prompt_hidden is not None and drawn.answer_hidden is not None:
             self.backbone.states.put(ROLLOUT, batch, drawn.prompt_hidden, drawn.answer_hidden)
         self._compare(batch)
@@ -134,6 +138,10 @@ class LocalActor(Taught, Policy):
         some = batch.select(range(0, len(batch), stride)[:_CHECKED_ROWS])
         close = tolerance(self.backbone.dtype)
         found, mask = self.logprobs(some), some.chosen
+        if self.backbone.draws_rounded:
+            _check_rounding(float((found - some.logp)[mask].abs().mean()))
+            self._compared = True
+            return
         apart = gap(found, some.logp, mask)
         if some.sampling.top_k or some.sampling.top_p < 1:
             far = (found - some.logp).abs()[mask] > close * some.logp.abs()[mask].clamp(min=1)
@@ -167,6 +175,15 @@ class LocalActor(Taught, Policy):
             raise ValueError("this actor is taught whole: it has no adapters to write")
         split = self.backbone.split
         save_adapter(folder, self.backbone.lm, self.top, split=split, rank=rank)
+
+
+def _check_rounding(apart: float) -> None:
+    """UserError where bytes give another policy than the model's."""
+    if not apart <= _ROUGH:
+        raise UserError(
+            f"products of bytes change this model's log-probabilities by {apart:.2g} nats a token: "
+            "use sampler_precision float32"
+        )
 
 
 __all__ = [

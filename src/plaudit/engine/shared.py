@@ -29,8 +29,10 @@ from plaudit.models.backbone import (
 )
 from plaudit.models.heads import LMHead
 from plaudit.models.layout import Layout, micro_layouts
+from plaudit.models.sampling.fused import FusedDecoder
 from plaudit.models.sampling.sampler import Sampler
 from plaudit.records.errors import UserError
+from plaudit.records.sampling import Precision
 from plaudit.records.types import Trajectories
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class SharedBackbone:
 
     When it is made, the trainer's and the sampler's log-probabilities are compared with the
     model's own (`agreement`); `longest` is the longest conversation, in tokens, that the caller
-    will have. Raises UserError for a model that cannot be cut there, or on which they differ.
+    will have. With a `sampler_precision` of int8 answers are drawn from a rounded policy, and their
+    log-probabilities are its. Raises UserError for a model that cannot be cut there, or on which they differ.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class SharedBackbone:
         num_top_layers: int,
         max_tokens: int = MAX_TOKENS,
         longest: int | None = None,
+        sampler_precision: Precision = "float32",
     ) -> None:
         total = num_layers(lm.model)
         check_layers(num_top_layers, total)
@@ -75,11 +79,14 @@ class SharedBackbone:
         lm.model.requires_grad_(self.split == 0)
         self.top.requires_grad_(True)
         self.states = TrunkStates()
+        self.draws_rounded = sampler_precision != "float32"
         self.sampler = Sampler(
             lm.model,
             stop_ids=lm.codec.stop_ids,
             pad_id=lm.codec.pad_id,
-            split=self.split or None,
+            # States of rounded products are not the trunk's: it is run again over what was drawn.
+            split=None if self.draws_rounded else self.split or None,
+            precision=sampler_precision,
         )
         self.is_packed = True
         self._settle(probe_batch(lm, longest=longest))
@@ -164,14 +171,21 @@ class SharedBackbone:
         from plaudit.models.sampling.hosted import HostedDecoder  # transformers: loaded by now
 
         apart, why = float("inf"), ""
-        for decoder in (self.sampler.decoder, HostedDecoder(self.lm.model, self.sampler.split)):
+        decoders: tuple[Any, ...] = (
+            self.sampler.decoder,
+            HostedDecoder(self.lm.model, self.sampler.split),
+        )
+        if self.draws_rounded:  # the same steps must be exact where nothing is rounded
+            decoders = (FusedDecoder(self.lm.model, None),)
+        for decoder in decoders:
             try:
                 apart = gap(stepped_logprobs(decoder, probe), wanted, probe.chosen)
             except Exception as error:  # a cache of another kind than the loop can copy
                 apart = float("inf")
                 why = f" ({_first_line(error)})"
             if apart <= close:
-                self.sampler.decoder = decoder
+                if not self.draws_rounded:
+                    self.sampler.decoder = decoder
                 break
         else:
             raise UserError(_parted(name, "sampled", apart, why, 0))

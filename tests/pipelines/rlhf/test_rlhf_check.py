@@ -184,6 +184,10 @@ def test_a_template_that_cannot_render_an_answer_is_refused_at_once(folder):
             [*REWARD, "--feedback.answers-per-prompt", "2"],
             "8 training prompts give at most 8 comparisons, but at least 20",
         ),
+        (
+            [*REWARD, "--sampler-precision", "int8"],
+            "with sampler_precision=int8 answers are drawn from a rounded policy, for which PPO",
+        ),
         ([*REWARD, "--num-top-layers", "9"], "num_top_layers is 9, but this model has 4 layers"),
         ([*REWARD, "--lora-rank", "999"], "lora_rank is 999, but the model's maps allow ranks"),
         (

@@ -12,7 +12,7 @@ from plaudit.engine.learner import AdamConfig
 from plaudit.lm.ppo import PPOConfig
 from plaudit.lm.sft import SFTConfig
 from plaudit.records.config import Config
-from plaudit.records.sampling import Sampling
+from plaudit.records.sampling import Precision, Sampling
 from plaudit.rewards.model import RewardModelConfig
 
 DEMO_PROMPTS = Path(__file__).parents[2] / "recipes" / "prompts_demo.jsonl"
@@ -90,6 +90,10 @@ class RLHFConfig(Config):
     )
     dtype: DtypeName = Field(
         "float32", description="Precision of the weights and of the optimiser."
+    )
+    sampler_precision: Precision = Field(
+        "float32",
+        description="Of the products that answers are drawn by: float32 stands for dtype, int8 rounds.",
     )
     sampling: Sampling = Field(
         Sampling(max_new_tokens=40, temperature=0.7),

@@ -56,7 +56,12 @@ def make_parts(inputs: Inputs, note: Callable[[str], None]) -> Parts:
     check_answered(codec)
     check_kind(folder.config)
     lm = folder.load(dtype=dtype_of(config.dtype), device=device)
-    backbone = SharedBackbone(lm, num_top_layers=config.num_top_layers, longest=longest)
+    backbone = SharedBackbone(
+        lm,
+        num_top_layers=config.num_top_layers,
+        longest=longest,
+        sampler_precision=config.sampler_precision,
+    )
     lora = LoRA(config.lora_rank, config.seed) if config.lora_rank else None
     actor = LocalActor(backbone, adam=config.adam, lora=lora)
     check_classifier(lm)

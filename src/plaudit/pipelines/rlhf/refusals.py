@@ -79,6 +79,12 @@ def check_keys(config: RLHFConfig, source: str) -> None:
             "on a pair once"
         )
     keys = improver_keys(config)
+    if config.sampler_precision != "float32" and getattr(keys, "importance_cap", None) is None:
+        raise UserError(
+            f"with sampler_precision={config.sampler_precision} answers are drawn from a rounded "
+            f"policy, for which {improve.upper()} must correct: give {improve}.importance_cap (2 is "
+            "usual)"
+        )
     minibatches, prompts = (getattr(keys, n, 0) for n in ("num_minibatches", "prompts_per_step"))
     if minibatches > prompts > 0:
         raise UserError(
