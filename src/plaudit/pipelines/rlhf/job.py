@@ -77,11 +77,13 @@ def _run(config: RLHFConfig, stages: Stages) -> dict[str, Any]:
     save_models(parts, stages, reward_model)
     after = draw(parts, stages, "answers_after", parts.held_out)
     gold = inputs.gold
-    # The starting model is the reference: what it drew by is what the reference gives it.
+    # The starting model is the reference: what it drew by is what the reference gives it, unless
+    # it drew in another precision.
+    rounded = parts.backbone.draws_rounded
     first_side = Side(
         before,
         scores,
-        before.logp,
+        reference.logprobs(before) if rounded else before.logp,
         reference.logprobs(before.as_given()),
         gold_scores(gold, before),
     )
