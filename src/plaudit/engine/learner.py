@@ -63,7 +63,6 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
-        self.zero_grad()  # as large as the weights, and of no use any more
         give_back_growth()  # activations of one size leave holes that the next do not fit
         return grad_norm
 

@@ -88,6 +88,7 @@ class LocalActor(Taught, Policy):
         With a `replier` they go on as conversations (`engine.conversations`). Raises UserError where the trainer gives the first answers another log-probability than
         they were drawn with.
         """
+        self.learner.zero_grad()  # as large as the weights that learn, and of no use any more
         give_back_memory()  # that updates have left: drawing needs arrays of other sizes
         if replier is not None:
             batch = converse(
