@@ -119,7 +119,7 @@ def test_a_control_job_and_a_finite_one_go_on_bit_for_bit(folder) -> None:
 def test_ctrl_c_in_a_loop_saves_and_says_how_to_go_on(folder) -> None:
     keys = {"num_steps": 60_000}
     run = plaudit.run("mdp/q_learning", name="pressed", **keys)
-    seen = []
+    seen, handler = [], signal.getsignal(signal.SIGINT)
 
     def watch() -> None:
         for _, event in run:
@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_loop_saves_and_says_how_to_go_on(folder) -> None:
         watch()
     assert run.stopped
     assert isinstance(seen[-1], Checkpoint), "the loop went on to where all is saved"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     again = plaudit.resume("pressed")
     list(again)
     whole = plaudit.run("mdp/q_learning", name="not-pressed", **keys)
