@@ -52,7 +52,8 @@ class SharedBackbone:
     When it is made, the trainer's and the sampler's log-probabilities are compared with the
     model's own (`agreement`); `longest` is the longest conversation, in tokens, that the caller
     will have. With a `sampler_precision` of int8 answers are drawn from a rounded policy, and their
-    log-probabilities are its. Raises UserError for a model that cannot be cut there, or on which they differ.
+    log-probabilities are its. Raises UserError for a model that cannot be cut there, or on which
+    they differ.
     """
 
     def __init__(

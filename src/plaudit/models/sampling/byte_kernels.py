@@ -12,15 +12,14 @@ Arrays are flat; shapes are told in brackets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.models.sampling.vectors import (
+    LANES,
+    Floats,
     add,
+    compiled,
     fma,
     hadamard,
     lanes,
@@ -35,11 +34,9 @@ from plaudit.models.sampling.vectors import (
     total,
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-BLOCK = 16
+BLOCK = LANES
 """What the width of a row must be a multiple of: the lanes of a vector."""
 
 MIDDLE = 128
@@ -50,11 +47,7 @@ _ZERO, _MIDDLE, _MOST = np.float32(0), np.float32(MIDDLE), np.float32(127)
 _LEAST = np.float32(1e-30)  # a row of less is 0: 127 over it may be no float32
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def _rotated(x: Floats, at: int, width: int, size: int, out: Floats) -> None:
     """out = x H of one row, H blocks of Sylvester's signs of `size` (not divided by its root)."""
     for d in range(0, width, BLOCK):
@@ -69,7 +62,7 @@ def _rotated(x: Floats, at: int, width: int, size: int, out: Floats) -> None:
         half *= 2
 
 
-@_compiled
+@compiled
 def quantised(x: Floats, width: int, size: int, out: Bytes, scale: Floats) -> None:
     """Bytes and scales [R] of rows [R, width] times H, whose blocks have `size` channels.
 
@@ -92,7 +85,7 @@ def quantised(x: Floats, width: int, size: int, out: Bytes, scale: Floats) -> No
             store_bytes(out, r * width + d, add(y, lanes(_MIDDLE)))
 
 
-@_compiled
+@compiled
 def scaled(y: Floats, scale: Floats) -> None:
     """y = s y of rows [R, width] with their scales [R]."""
     width = len(y) // len(scale)
@@ -105,7 +98,7 @@ def scaled(y: Floats, scale: Floats) -> None:
             y[d] *= scale[r]
 
 
-@_compiled
+@compiled
 def scaled_plus(y: Floats, scale: Floats, other: Floats) -> None:
     """y = s y + other of rows [R, width]; `other` has as many, or is one row for all of them."""
     width = len(y) // len(scale)

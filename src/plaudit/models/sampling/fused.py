@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from plaudit.models.sampling.cache import PromptKeyValues
 from plaudit.models.sampling.fused_answers import FusedAnswers
 from plaudit.models.sampling.fused_prefix import FusedPrefix
-from plaudit.models.sampling.kernel_answers import KernelAnswers, flat
-from plaudit.models.sampling.packed import AsItIs, Linear, can_pack, linear
+from plaudit.models.sampling.kernel_answers import KernelAnswers
+from plaudit.models.sampling.packed import AsItIs, Linear, can_pack, flat, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -195,13 +195,14 @@ class FusedDecoder:
     def finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer after attention: x + out(attended), then x + mlp(norm(x))."""
         x = layer.out.plus(attended, x)
-        gate = layer.gate(self.norm(layer.norm_mid, x))
+        h = self.norm(layer.norm_mid, x)
+        gate = layer.gate(h)
         if layer.up is None:
             width = gate.shape[1] // 2
             self.kernels.gated(flat(gate), width)
             gate = gate.view(-1)[: len(x) * width].view(-1, width)
         else:
-            gate = layer.activation(gate).mul_(layer.up(self.norm(layer.norm_mid, x)))
+            gate = layer.activation(gate).mul_(layer.up(h))
         return layer.down.plus(gate, x)
 
     def norm(self, module: Any, x: Tensor) -> Tensor:

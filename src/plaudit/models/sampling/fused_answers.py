@@ -98,9 +98,6 @@ class FusedAnswers:
         elif self.bias is not None:
             self.bias = self.bias[rows]
 
-    def add(self, group: Sequence[int]) -> None:
-        raise NotImplementedError("rows of this decoder begin together")
-
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> FusedPrefix:
         """See `stepping.Answers`: keys and values of prompt and answer, one behind the other."""
         decoder = self.decoder

@@ -166,9 +166,6 @@ class HostedAnswers:
         assert hidden is not None, "no split, so no trunk"
         return hidden
 
-    def add(self, group: Sequence[int]) -> None:
-        raise NotImplementedError("rows of this decoder begin together")
-
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> HostedPrefix | None:
         """See `stepping.Answers`: layers of plain attention alone can be parted by places."""
         layers = self.cache.layers

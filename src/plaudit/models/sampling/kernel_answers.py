@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from plaudit.models.sampling.cache import PromptKeyValues, whole_blocks
 from plaudit.models.sampling.fused_prefix import FusedPrefix
+from plaudit.models.sampling.packed import flat
 
 
 class Kerneled(Protocol):
@@ -93,6 +94,8 @@ class KernelAnswers:
         self._sort()
 
     def add(self, group: Sequence[int]) -> None:
+        """Begin further rows behind the others, row i with prompt group[i]: no more rows in all than
+        there were at the start."""
         free = torch.ones(len(self.keys[0]), dtype=torch.bool)
         free[self.slot] = False
         slots = free.nonzero()[: len(group), 0]
@@ -161,8 +164,3 @@ class KernelAnswers:
         starts = F.pad(count.cumsum(0), (1, 0))
         length = self.prefix.length[prompt]
         self.asked = tuple(x.numpy() for x in (order, starts, prompt, length))
-
-
-def flat(x: Tensor) -> Any:
-    """The floats of a contiguous tensor as a flat NumPy array, not copied."""
-    return x.detach().view(-1).numpy()

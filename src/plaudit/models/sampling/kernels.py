@@ -13,15 +13,16 @@ found by their slot in the cache, so that none is ever moved.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from plaudit.models.sampling.vectors import (
+    LANES,
+    Floats,
     add,
+    compiled,
     div,
     first,
     fma,
@@ -39,11 +40,9 @@ from plaudit.models.sampling.vectors import (
     total,
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-BLOCK = 16
+BLOCK = LANES
 """Positions in a block of keys: the lanes of a vector."""
 
 UNIT = 32
@@ -59,11 +58,7 @@ _NONE = np.float32(-np.inf)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def _exp(x: Any) -> Any:
     """exp(x) to 2e-7 of itself, of x brought into [-87, 87]: 2^n times a polynomial in the rest."""
     zero, low = lanes(_ZERO), lanes(_LOWEST)
@@ -81,7 +76,7 @@ def _exp(x: Any) -> Any:
     return mul(p, power_of_two(n))
 
 
-@_compiled
+@compiled
 def _scores(
     queries: Floats,
     q: Ints,
@@ -125,7 +120,7 @@ def _scores(
             store(out, o[i3] + shift + t, a3)
 
 
-@_compiled
+@compiled
 def _score(
     queries: Floats,
     q: int,
@@ -152,7 +147,7 @@ def _score(
         store(out, o + t, add(add(a, c), add(b, e)))
 
 
-@_compiled
+@compiled
 def _mixtures(
     weights: Floats,
     w: Ints,
@@ -192,7 +187,7 @@ def _mixtures(
             store(out, o[i3] + d, a3)
 
 
-@_compiled
+@compiled
 def _mixture(
     weights: Floats,
     w: int,
@@ -227,7 +222,7 @@ def _mixture(
         store(out, o + d + BLOCK, add(b, e))
 
 
-@_compiled
+@compiled
 def _largest(x: Floats, o: int, num: int) -> Any:
     """The largest of x[o : o + num]."""
     top = lanes(_NONE)
@@ -236,7 +231,7 @@ def _largest(x: Floats, o: int, num: int) -> Any:
     return largest(top)
 
 
-@_compiled
+@compiled
 def _exponentials(x: Floats, o: int, num: int, top: Any) -> Any:
     """Puts exp(x − top) in place of x[o : o + num], and gives their sum."""
     sums, low = lanes(_ZERO), lanes(top)
@@ -247,14 +242,14 @@ def _exponentials(x: Floats, o: int, num: int, top: Any) -> Any:
     return total(sums)
 
 
-@_compiled
+@compiled
 def _scale(x: Floats, o: int, num: int, factor: Any) -> None:
     by = lanes(factor)
     for t in range(0, num, BLOCK):
         store(x, o + t, mul(load(x, o + t), by))
 
 
-@_compiled
+@compiled
 def _softmax(x: Floats, a: int, num_a: int, b: int, num_b: int) -> None:
     """One softmax over x[a : a + num_a] and x[b : b + num_b]."""
     top = max(_largest(x, a, num_a), _largest(x, b, num_b))
@@ -263,7 +258,7 @@ def _softmax(x: Floats, a: int, num_a: int, b: int, num_b: int) -> None:
     _scale(x, b, num_b, share)
 
 
-@_compiled
+@compiled
 def _rotate(
     qkv: Floats, x: int, dim: int, group: int, cosine: Floats, sine: Floats, c: int, scale: float
 ) -> None:
@@ -281,7 +276,7 @@ def _rotate(
             store(qkv, b + d, add(mul(v, cos), mul(u, sin)))
 
 
-@_compiled
+@compiled
 def _keep(qkv: Floats, x: int, dim: int, keys: Floats, values: Floats, own: int, n: int) -> None:
     """Puts the key at qkv[x] and the value behind it at position n of a row's cache."""
     place = own + n // BLOCK * BLOCK * dim + n % BLOCK
@@ -291,7 +286,7 @@ def _keep(qkv: Floats, x: int, dim: int, keys: Floats, values: Floats, own: int,
         store(values, own + n * dim + d, load(qkv, x + dim + d))
 
 
-@_compiled
+@compiled
 def attend(
     qkv: Floats,
     cosine: Floats,
@@ -361,7 +356,7 @@ def attend(
             _mixtures(score, w, 0, num, 0, prompt_values, at, dim, read, out, o, after)
 
 
-@_compiled
+@compiled
 def normed(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
     """out = x / sqrt(mean x² + ε) · w of rows [R, H], H = len(w) a multiple of 16."""
     width = len(weight)
@@ -380,7 +375,7 @@ def normed(x: Floats, weight: Floats, epsilon: float, out: Floats) -> None:
             store(out, row + d, mul(mul(load(x, row + d), size), load(weight, d)))
 
 
-@_compiled
+@compiled
 def gated(both: Floats, width: int) -> None:
     """silu(g) · u of rows [R, 2, width] that hold g and u; put where g was, rows [R, width].
 

@@ -74,3 +74,8 @@ class Packed(Linear):
 def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """The fastest map at hand for this weight."""
     return Packed(weight, bias) if can_pack(weight) else Linear(weight, bias)
+
+
+def flat(x: Tensor) -> Any:
+    """The floats of a contiguous tensor as a flat NumPy array, not copied."""
+    return x.detach().view(-1).numpy()

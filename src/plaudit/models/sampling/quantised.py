@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plaudit.models.sampling.packed import Linear
+from plaudit.models.sampling.packed import Linear, flat
 
 _MOST_MIXED = 512
 """Channels that are mixed into one another at most."""
@@ -68,7 +68,7 @@ class Quantised(Linear):
         # The largest power of 2 that divides the width.
         self.size = min(self.num_in & -self.num_in, _MOST_MIXED)
         byte, scale = self._bytes(weight.detach().contiguous())
-        self.digest = hashlib.blake2b(_flat(byte), digest_size=16, key=b"%d" % self.num_in).digest()
+        self.digest = hashlib.blake2b(flat(byte), digest_size=16, key=b"%d" % self.num_in).digest()
         known = None if packed is None else packed.get(self.digest)
         if known is None:
             signed = byte.bitwise_xor_(byte_kernels.MIDDLE).view(torch.int8)  # less 128
@@ -81,14 +81,14 @@ class Quantised(Linear):
     def __call__(self, x: Tensor) -> Tensor:
         y, scale = self._product(x)
         if self.bias is None:
-            self.kernels.scaled(_flat(y), scale.numpy())
+            self.kernels.scaled(flat(y), scale.numpy())
         else:
-            self.kernels.scaled_plus(_flat(y), scale.numpy(), _flat(self.bias))
+            self.kernels.scaled_plus(flat(y), scale.numpy(), flat(self.bias))
         return y
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         y, scale = self._product(x)
-        self.kernels.scaled_plus(_flat(y), scale.numpy(), _flat(other))
+        self.kernels.scaled_plus(flat(y), scale.numpy(), flat(other))
         return y if self.bias is None else y.add_(self.bias)
 
     def _product(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class Quantised(Linear):
     def _bytes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [n, in], mixed, as bytes, and their scales [n]."""
         byte, scale = torch.empty(x.shape, dtype=torch.uint8), torch.empty(len(x))
-        self.kernels.quantised(_flat(x), self.num_in, self.size, _flat(byte), scale.numpy())
+        self.kernels.quantised(flat(x), self.num_in, self.size, flat(byte), scale.numpy())
         return byte, scale
 
 
@@ -109,7 +109,3 @@ def _product(byte: Tensor, weight: Tensor, scale: Tensor, zero: Tensor) -> Tenso
     of_weight, as_float = (weight, scale, zero), (1.0, 0, torch.float32)
     out: Tensor = multiply(byte, 1.0, 128, *of_weight, None, *as_float, "none", [], "")
     return out
-
-
-def _flat(x: Tensor) -> Any:
-    return x.detach().view(-1).numpy()

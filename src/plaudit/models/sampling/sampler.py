@@ -28,6 +28,7 @@ from torch import Tensor
 from plaudit.models.sampling import fused
 from plaudit.models.sampling.byte_decoder import ByteDecoder, check_bytes
 from plaudit.models.sampling.draw import draw, uniforms
+from plaudit.models.sampling.kernel_answers import KernelAnswers
 from plaudit.records.errors import UserError
 from plaudit.records.sampling import Precision, Sampling
 
@@ -264,6 +265,7 @@ class Sampler:
             at = at + 1
             if num_waiting and waiting is not None and num_fed:
                 new = waiting.take(num_fed)
+                assert isinstance(answers, KernelAnswers), "rows of other decoders begin together"
                 answers.add(new.group)
                 rows, u = torch.cat([rows, new.rows.to(device)]), torch.cat([u, new.u.to(device)])
                 logits = torch.cat([logits[: len(at)], new.logits])

@@ -41,11 +41,6 @@ class Answers(Protocol):
         """Go on with these rows only, in this (increasing) order."""
         ...
 
-    def add(self, group: Sequence[int]) -> None:
-        """Begin further rows behind the others, where the decoder `refills`: row i answers prompt
-        group[i]. There may be no more rows than there were at the start."""
-        ...
-
     def as_prefix(self, rows: Tensor, counts: Sequence[int]) -> Any:
         """What these rows have read, as a prefix of its own: each row's prompt and the first
         `counts` of the tokens that were fed. It has no logits yet. None where the decoder's cache

@@ -11,12 +11,18 @@ two with AVX2. Nothing is checked: an index outside the array reads what lies th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
 
 LANES = 16
 _INT = ir.IntType(32)
@@ -220,3 +226,8 @@ def _across(join: Callable[..., Any]) -> Any:
 
 total = _across(lambda builder, x, y: builder.fadd(x, y))
 largest = _across(_larger)
+
+
+def compiled(function: F) -> F:
+    """The function as a kernel: compiled when first called, kept on disk, without Python's lock."""
+    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
