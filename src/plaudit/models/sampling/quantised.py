@@ -22,14 +22,6 @@ _MOST_MIXED = 512
 """Channels that are mixed into one another at most."""
 
 
-def can_quantise(weight: Tensor) -> bool:
-    """Whether `Quantised` can hold this weight."""
-    from plaudit.models.sampling.byte_kernels import BLOCK  # numba takes half a second
-
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and weight.shape[1] % BLOCK == 0 and sums_exactly()
-
-
 @functools.cache
 def sums_exactly() -> bool:
     """Whether this processor's products of bytes are there and exact.
