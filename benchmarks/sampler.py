@@ -78,6 +78,7 @@ class Case:
 CASES = (
     Case("small", 64, 1, 48, 128),
     Case("small", 8, 8, 48, 128),
+    Case("small", 1, 16, 512, 64),
     Case("smollm2", 64, 1, 48, 32),
     Case("smollm2", 8, 8, 48, 32),
     Case("smollm2", 16, 1, 48, 32),
