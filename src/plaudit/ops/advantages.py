@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from plaudit.ops.masks import masked_sample_variance, near_constant, wide
+from plaudit.ops.masks import near_constant, wide
 from plaudit.ops.returns import backward_sum, check_boundary
 from plaudit.ops.shapes import check_same_shape, check_within
 
@@ -59,40 +59,81 @@ def gae(
 
 
 def group_advantage(
-    reward: Float[Tensor, "*batch G"], *, eps: float = 1e-6
+    reward: Float[Tensor, "*batch G"],
+    heard: Bool[Tensor, "*batch G"] | None = None,
+    *,
+    ddof: int = 1,
+    eps: float = 1e-6,
 ) -> Float[Tensor, "*batch G"]:
     """(r − mean) / (std + eps) inside each group of G answers to one prompt.
 
-    std is the sample standard deviation (n − 1), as the method's implementations take it. A group
-    that is constant up to rounding gives exactly 0.
+    std divides by n − ddof: 1 as the method's implementations take it. `heard` is false for answers
+    that nobody judged: they take no part, and have advantage 0. A group that is constant up to
+    rounding, or in which fewer than two are heard, gives exactly 0.
     Raises ValueError for groups of fewer than two answers, which say nothing of one another.
-    Source: Shao et al. 2024 (2402.03300), section 4.1.
+    Source: Shao et al. 2024 (2402.03300), section 4.1, which leaves ddof and eps open.
     Check: adding a constant to a group changes nothing.
     """
-    _check_group(reward)
-    everything = torch.ones_like(reward, dtype=torch.bool)
-    std = masked_sample_variance(reward, everything, dim=-1).sqrt().unsqueeze(-1)
-    constant = near_constant(reward, everything, dim=-1)
-    return torch.where(constant, 0.0, _centred(reward) / (std + eps)).to(reward.dtype)
+    middle, heard = _centred(reward, heard)
+    freedom = (heard.sum(-1, keepdim=True) - ddof).clamp(min=1)
+    std = ((middle**2).sum(-1, keepdim=True) / freedom).sqrt()
+    # where: a group that says nothing has std 0, and eps may be 0 too.
+    return torch.where(middle == 0.0, 0.0, middle / (std + eps)).to(reward.dtype)
 
 
-def leave_one_out_advantage(reward: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch G"]:
-    """r minus the mean of the other answers' rewards: G/(G − 1) · (r − mean).
+def centred_advantage(
+    reward: Float[Tensor, "*batch G"], heard: Bool[Tensor, "*batch G"] | None = None
+) -> Float[Tensor, "*batch G"]:
+    """r − mean of the group, the answer's own reward included; `heard` as in `group_advantage`.
+
+    Raises ValueError for groups of fewer than two answers.
+    Source: Liu et al. 2025 (2503.20783), Dr.GRPO: dividing by the std would favour prompts that
+    are nearly always, or nearly never, answered well.
+    Check: each group sums to 0.
+    """
+    return _centred(reward, heard)[0].to(reward.dtype)
+
+
+def leave_one_out_advantage(
+    reward: Float[Tensor, "*batch G"], heard: Bool[Tensor, "*batch G"] | None = None
+) -> Float[Tensor, "*batch G"]:
+    """r minus the mean of the other answers' rewards: n/(n − 1) · (r − mean) of the n heard.
 
     Raises ValueError for groups of fewer than two answers.
     Source: Ahmadian et al. 2024 (2402.14740), section 2; Kool et al. 2019.
     Check: each group sums to 0, and adding a constant to a group changes nothing.
     """
+    middle, heard = _centred(reward, heard)
+    size = heard.sum(-1, keepdim=True).to(middle.dtype)  # of integers the quotient is float32
+    return (middle * (size / (size - 1).clamp(min=1))).to(reward.dtype)
+
+
+def has_signal(
+    reward: Float[Tensor, "*batch G"], heard: Bool[Tensor, "*batch G"] | None = None
+) -> Bool[Tensor, "*batch"]:
+    """True for groups of which two answers at least are heard whose rewards differ by more than
+    rounding: the others have nothing to teach."""
     _check_group(reward)
-    size = reward.shape[-1]
-    return (_centred(reward) * (size / (size - 1))).to(reward.dtype)
+    if heard is None:
+        heard = torch.ones_like(reward, dtype=torch.bool)
+    check_same_shape(reward=reward, heard=heard)
+    several = heard.sum(-1) > 1
+    return several & ~near_constant(reward, heard, dim=-1).squeeze(-1)
 
 
-def _centred(reward: Tensor) -> Tensor:
-    """r − mean, measured from one member first so that a constant group is exactly 0."""
-    exact = reward.to(wide(reward.dtype))
-    shifted = exact - exact[..., :1]
-    return shifted - shifted.mean(-1, keepdim=True)
+def _centred(reward: Tensor, heard: Tensor | None) -> tuple[Tensor, Tensor]:
+    """r − mean, exactly 0 in groups without a signal and where nobody judged; and who is heard.
+
+    Measured from one member first, so that a large common offset costs no digits.
+    """
+    if heard is None:
+        heard = torch.ones_like(reward, dtype=torch.bool)
+    teaches = heard & has_signal(reward, heard).unsqueeze(-1)
+    exact = torch.where(heard, reward, 0.0).to(wide(reward.dtype))
+    shifted = exact - exact.gather(-1, heard.int().argmax(-1, keepdim=True))
+    mean = torch.where(heard, shifted, 0.0).sum(-1, keepdim=True)
+    mean = mean / heard.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(teaches, shifted - mean, 0.0), heard
 
 
 def _check_group(reward: Tensor) -> None:
