@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from plaudit.cli.words import page
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
+from plaudit.records.field_names import FIELD_NAMES
 from plaudit.records.recipes import plain_scalar
 
 Key = tuple[str, ...]
@@ -53,7 +54,7 @@ def flags_of(kind: type[BaseModel], path: Key = ()) -> Iterator[Flag]:
 
 
 def read_flags(kind: type[BaseModel], words: Sequence[str], own: Sequence[str]) -> dict[Key, Any]:
-    """The values that words give, by their key's path; the last one wins.
+    """The values that words give, by their key's path; the last one wins, and lists add up.
 
     `own` are the verb's own options, for the hint where a flag is not known. Values are still texts.
     """
@@ -77,7 +78,10 @@ def read_flags(kind: type[BaseModel], words: Sequence[str], own: Sequence[str]) 
             given.append(rest.pop(0))
             if flag.takes == "one":
                 break
-        values[path] = _value(flag, given)
+        found = _value(flag, given)
+        if flag.takes == "many" and isinstance(values.get(path), list) and isinstance(found, list):
+            found = [*values[path], *found]
+        values[path] = found
     return values
 
 
@@ -157,6 +161,9 @@ def _unknown(name: str, flags: Mapping[Key, Flag], own: Sequence[str]) -> str:
     if within:
         return f"--{name} is a group of keys: give one of them, such as {within[0]}"
     wanted, last = ".".join(path), path[-1]
+    here = [flag.name for key, flag in flags.items() if key[-1] == FIELD_NAMES.get(last)]
+    if here:
+        return f"--{name} is called {' or '.join(here)} here"
     ends: dict[str, list[str]] = {}
     for key, flag in flags.items():
         ends.setdefault(key[-1], []).append(flag.name)

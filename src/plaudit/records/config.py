@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from plaudit.records.errors import UserError, nearest
+from plaudit.records.field_names import FIELD_NAMES
 from plaudit.records.recipes import KINDS, Recipe, plain_scalar
 
 C = TypeVar("C", bound="Config")
@@ -207,6 +208,9 @@ def _fault(kind: type[Any], fault: ErrorDetails, given: _Given) -> str:
     within = f" in {owner}" if owner else f" in {kind.__name__}" if given.recipe is None else ""
     if fault["type"] == "extra_forbidden":
         valid = [*_valid_names(kind, loc[:-1]), *(given.own if by_flag and not owner else ())]
+        ours = FIELD_NAMES.get(key)
+        if ours in valid:
+            return f"unknown key {key!r}{within}{where}; it is called {ours!r} here"
         hint = nearest(key, valid).removeprefix(" (").removesuffix(")")
         return f"unknown key {key!r}{within}{where}" + (f"; {hint}" if hint else "")
     if fault["type"] == "missing":

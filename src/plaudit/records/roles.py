@@ -113,5 +113,26 @@ class Reward(Protocol):
 
     def __call__(self, batch: Trajectories) -> Tensor:
         """Finite rewards [B, T] on chosen tokens, 0 elsewhere; the judgement of a whole answer is
-        one of them, on its last chosen token (`ops.outcome_reward`)."""
+        one of them, on its last chosen token (`ops.outcome_reward`). NaN there: no judgement."""
+        ...
+
+
+class Judge(Protocol):
+    """Scores whole answers, by one measure or by several."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One for each measure."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """What each counts for; one of weight 0 is watched and not learned from."""
+        ...
+
+    def __call__(self, batch: Trajectories) -> Mapping[str, Tensor]:
+        """Scores [B] by name, in the measures' order; finite, or NaN where one abstains from a row.
+
+        They keep the precision that they were made in, so that rounding is known as rounding.
+        """
         ...
