@@ -18,6 +18,7 @@ from plaudit.records.events import Evaluation, Step
 from plaudit.records.pairs import Pairs
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
+from plaudit.records.watch import Watch
 from plaudit.rewards.model import BradleyTerry, RewardModelConfig, fit_reward_model, pair_metrics
 from plaudit.rewards.probe import fit_probe
 from tiny_models import tiny_llama
@@ -129,14 +130,14 @@ def test_learns_a_planted_rule_for_prompts_it_never_saw(backbone, drawn, seed) -
     train, test = parts["train"], parts["test"]
     pairs = {name: pairs_by(planted(backbone, b), b, seed=seed) for name, b in parts.items()}
     model = LocalRewardModel(backbone)
-    config = RewardModelConfig(num_epochs=4, lr=1e-3)
+    config = RewardModelConfig(num_epochs=4, lr=2e-3)
     events = list(
         fit_reward_model(
             config,
             model=model,
             batch=train,
             pairs=pairs["train"],
-            held_out=(test, pairs["test"]),
+            watch=Watch(lambda: pair_metrics(model.scores(test), pairs["test"])),
             seed=seed,
         )
     )

@@ -40,6 +40,14 @@ class EventLoop:
             return self._run(_together(listed))
         return listed
 
+    def outcomes(self, values: list[Any], *, timeout: float | None) -> list[Any]:
+        """The elements, those that are awaitable awaited together, each at most `timeout` seconds;
+        in the place of one that fails stands what it raised."""
+        if not any(inspect.isawaitable(value) for value in values):
+            return values
+        settled: list[Any] = self._run(_outcomes(values, timeout))
+        return settled
+
     def _run(self, awaitable: Awaitable[Any]) -> Any:
         if self._thread is None:
             self._thread = _LoopThread()
@@ -109,6 +117,21 @@ async def _together(values: list[Any]) -> list[Any]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(value)) for value in values]
     return [task.result() for task in tasks]
+
+
+async def _outcomes(values: list[Any], timeout: float | None) -> list[Any]:
+    """The elements, or what they raised; one that takes too long is cancelled: TimeoutError."""
+
+    async def one(value: Any) -> Any:
+        if not inspect.isawaitable(value):
+            return value
+        try:
+            async with asyncio.timeout(timeout):
+                return await value
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
+            return error
+
+    return list(await asyncio.gather(*(one(value) for value in values)))
 
 
 async def _collected(values: AsyncIterable[Any]) -> list[Any]:

@@ -51,6 +51,18 @@ class LoadedReward:
         with beside(self._module), self._apart.entered():
             return self._loop.settled(self.function(*args, **kwargs))
 
+    def each(self, calls: Sequence[Mapping[str, Any]], *, timeout: float | None) -> list[Any]:
+        """What each call of a function of single answers gives, in order: its value, or what it
+        raised. Promises are waited for together, each at most `timeout` seconds."""
+        found: list[Any] = []
+        with beside(self._module), self._apart.entered():
+            for call in calls:
+                try:
+                    found.append(self.function(**call))
+                except (Exception, SystemExit) as error:  # a user's code may raise anything
+                    found.append(error)
+            return self._loop.outcomes(found, timeout=timeout)
+
     def place_of(self, error: BaseException) -> str:
         """Where it failed: the last line of the user's own files that was running."""
         file = getattr(self._module, "__file__", None)
@@ -164,8 +176,9 @@ def checked_scores(
     columns: Mapping[str, list[Any]],
     *,
     name: str = "the reward",
+    may_abstain: bool = False,
 ) -> list[float]:
-    """The function's numbers, one for each completion, each finite.
+    """The function's numbers, one for each completion, each finite; NaN for None where it may abstain.
 
     What the function does not take is left out of the call, unless it takes `**columns`.
     Raises `UserError` naming the count, the first completion whose value is not a finite number, or
@@ -194,12 +207,15 @@ def checked_scores(
             "it must return one for each"
         )
     return [
-        _finite(value, name, f"completion {i} ({completions[i][:60]!r})")
+        math.nan
+        if value is None and may_abstain
+        else checked_score(value, name, f"completion {i} ({completions[i][:60]!r})")
         for i, value in enumerate(values)
     ]
 
 
-def _finite(value: Any, name: str, which: str) -> float:
+def checked_score(value: Any, name: str, which: str) -> float:
+    """A function's number for one completion; UserError unless it is a finite one."""
     try:
         score = math.nan if getattr(value, "ndim", 0) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):

@@ -33,6 +33,7 @@ from plaudit.records.pairs import Pairs
 from plaudit.records.roles import Learning
 from plaudit.records.state import Parts, Saved, StepCounter
 from plaudit.records.types import Trajectories
+from plaudit.records.watch import Watch
 from plaudit.rewards.probe import fit_probe
 
 
@@ -107,21 +108,25 @@ def fit_reward_model(
     model: ScoreLearner,
     batch: Trajectories,
     pairs: Pairs,
-    held_out: tuple[Trajectories, Pairs] | None = None,
+    watch: Watch | None = None,
     seed: int,
     saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Teach `model` the comparisons; `saved` is a checkpoint's state to continue from."""
+    watch = Watch() if watch is None else watch
     group = batch.group.tolist()
     with_pairs = sorted({group[row] for row in pairs.a})
     per_epoch = math.ceil(len(with_pairs) / config.prompts_per_step)
     total, done = per_epoch * config.num_epochs, StepCounter()
-    parts = Parts(model=model, loop=done)
+    parts = Parts(model=model, loop=done, watch=watch)
     if saved is not None:
         parts.restore(saved)
-    elif config.start_from_probe:
-        yield from _start(model, batch, pairs, held_out)
-    for step in range(done.step, total):
+    else:
+        if config.start_from_probe:
+            yield from _start(model, batch, pairs)
+        yield from watch.look(0)
+    while done.step < total and not watch.reached:
+        step = done.step
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(len(with_pairs))
         dealt = order[place * config.prompts_per_step : (place + 1) * config.prompts_per_step]
@@ -144,30 +149,20 @@ def fit_reward_model(
         }
         done.step = step + 1
         yield Step(step + 1, total, metrics)
-        if held_out is not None and (place + 1 == per_epoch):
-            scores = model.scores(held_out[0])
-            yield Evaluation(step + 1, pair_metrics(scores, held_out[1]))
-        due = (step + 1) % config.save_every == 0 or step + 1 == total
-        yield Checkpoint(step + 1, parts.state, due)
-    yield Done(total)
+        yield from watch.look(step + 1, last=step + 1 == total)
+        due = (step + 1) % config.save_every == 0 or step + 1 == total or watch.reached
+        yield Checkpoint(step + 1, parts.state, due, best=watch.is_best)
+    yield Done(done.step)
 
 
-def _start(
-    model: ScoreLearner,
-    batch: Trajectories,
-    pairs: Pairs,
-    held_out: tuple[Trajectories, Pairs] | None,
-) -> Iterator[Event]:
+def _start(model: ScoreLearner, batch: Trajectories, pairs: Pairs) -> Iterator[Event]:
     """Write the probe, and say how good it is alone."""
     features = model.mean_tokens(batch)
     if features is None:
         return
     probe = fit_probe(features, pairs, batch.group.tolist())
     model.start_from_probe(probe.weight / probe.std, batch)
-    metrics = {"probe/accuracy": probe.accuracy, "probe/ridge": probe.ridge}
-    if held_out is not None:
-        metrics |= pair_metrics(model.scores(held_out[0]), held_out[1])
-    yield Evaluation(0, metrics)
+    yield Evaluation(0, {"probe/accuracy": probe.accuracy, "probe/ridge": probe.ridge})
 
 
 def pair_metrics(scores: Tensor, pairs: Pairs) -> dict[str, float]:
