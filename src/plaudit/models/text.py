@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ class TextCodec:
         own = max(i for i, message in enumerate(said) if message["role"] == "assistant")
         turns = [*self._messages_of(prompt), *said]
         turns[len(turns) - len(said) + own] = {"role": "assistant", "content": _PROBE}
-        whole = _render(self.tokenizer, self.template, turns, generation_prompt=True)
+        whole = render(self.tokenizer, self.template, turns, generation_prompt=True)
         _, found, after = whole.rpartition(_PROBE)
         if not found:
             raise UserError(
@@ -224,14 +224,14 @@ class TextCodec:
                     "but template='none' was asked for"
                 )
             return messages[0]["content"]
-        return _render(self.tokenizer, self.template, messages, generation_prompt=True)
+        return render(self.tokenizer, self.template, messages, generation_prompt=True)
 
     def _render_answer(self, messages: list[Message], completion: str, before: str) -> str:
         """What the rendering adds once the prompt is answered, up to the end of the turn."""
         if self.template is None:
             return completion
         answered = [*messages, {"role": "assistant", "content": completion}]
-        whole = _render(self.tokenizer, self.template, answered, generation_prompt=False)
+        whole = render(self.tokenizer, self.template, answered, generation_prompt=False)
         if whole.endswith(self.tail):
             if whole.startswith(before):
                 return whole[len(before) : len(whole) - len(self.tail)] + self.lead
@@ -273,6 +273,10 @@ class TextCodec:
 
     def _encode(self, text: str) -> list[int]:
         return _encode(self.tokenizer, text)
+
+    def start_ids(self, text: str) -> list[int]:
+        """Ids of a plain text, BOS included where the tokenizer has one."""
+        return replace(self, template=None)._encode_start(text)
 
     def _encode_start(self, text: str) -> list[int]:
         """Ids of a text that starts a sequence: BOS once, if plain text should have it."""
@@ -333,7 +337,7 @@ def _template(tokenizer: Any, wanted: str | None) -> str | None:
     return read_text(Path(wanted))
 
 
-def _render(
+def render(
     tokenizer: Any, template: str, messages: list[Message], *, generation_prompt: bool
 ) -> str:
     from jinja2 import TemplateError
@@ -362,7 +366,7 @@ def _end_of_turn(tokenizer: Any, template: str) -> tuple[str, str, int | None]:
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": _PROBE},
     ]
-    rendered = _render(tokenizer, template, turns, generation_prompt=False)
+    rendered = render(tokenizer, template, turns, generation_prompt=False)
     _, found, tail = rendered.rpartition(_PROBE)
     if not found:
         raise UserError("the chat template does not write what the assistant says")
