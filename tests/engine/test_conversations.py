@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
+from plaudit.lm.loop import CrossEntropy
 from plaudit.lm.ppo import PPOConfig, ppo
-from plaudit.lm.sft import CrossEntropy
 from plaudit.lm.steps import credit, token_steps
 from plaudit.models.answers import Given, given_answers, turns
 from plaudit.models.formats.load import load_language_model

@@ -15,8 +15,8 @@ import torch
 from plaudit.engine.local import LocalActor, LocalCritic, LocalReference, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
 from plaudit.engine.tops import LoRA
+from plaudit.lm.loop import CrossEntropy
 from plaudit.lm.ppo import ClippedPolicy, ClippedValue
-from plaudit.lm.sft import CrossEntropy
 from plaudit.models.formats.load import load_language_model
 from plaudit.ops import aggregate
 from plaudit.records.pairs import Pairs

@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
-from plaudit.lm.sft import CrossEntropy, SFTConfig, held_out_loss, sft
+from plaudit.lm.loop import CrossEntropy
+from plaudit.lm.sft import SFTConfig, held_out_loss, sft
 from plaudit.models.answers import Given, given_answers
 from plaudit.records.events import Checkpoint, Done, Evaluation, Step
 from plaudit.records.losses import Part
+from plaudit.records.watch import Watch
 from tabular_roles import TableActor, prompts_of
 
 
@@ -100,8 +102,9 @@ def test_perplexity_of_held_out_answers_is_its_formula() -> None:
     assert found["eval/loss"] == pytest.approx(mean, rel=1e-12)
     assert found["eval/perplexity"] == pytest.approx(math.exp(mean), rel=1e-12)
     config = SFTConfig(num_epochs=1, batch_size=16, lr=1e-9)
-    events = list(sft(config, actor=actor, data=data, held_out=data, seed=0))
-    [told] = [event for event in events if isinstance(event, Evaluation)]
+    watch = Watch(lambda: held_out_loss(actor, data))
+    events = list(sft(config, actor=actor, data=data, watch=watch, seed=0))
+    _, told = [event for event in events if isinstance(event, Evaluation)]
     assert told.metrics["eval/loss"] == pytest.approx(mean, rel=1e-6)
 
 

@@ -5,13 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from plaudit.ops import aggregate
+from plaudit.records.losses import Numbers, Part
 from plaudit.records.state import Saved
 from plaudit.records.types import Trajectories
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """−log π of the chosen tokens, summed and divided by the denominator."""
+
+    needs: ClassVar[tuple[str, ...]] = ("logp",)
+    together: ClassVar[bool] = False
+
+    def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
+        """The loss, which is the number too."""
+        loss = aggregate(-part["logp"], part.chosen, part.denominator)
+        return loss, {"loss": loss.detach()}
 
 
 @dataclass
@@ -81,8 +96,12 @@ def prompt_batch(num_prompts: int, *, step: int, size: int, seed: int) -> list[i
 
     A function of the step alone, so a resumed run needs no position to be kept.
     """
+    return prompts_at(num_prompts, place=step * size, size=size, seed=seed)
+
+
+def prompts_at(num_prompts: int, *, place: int, size: int, seed: int) -> list[int]:
+    """The next `size` prompts after `place` of them were taken, epochs in orders of their own."""
     chosen: list[int] = []
-    place = step * size
     while len(chosen) < size:
         epoch, offset = divmod(place + len(chosen), num_prompts)
         order = np.random.default_rng((seed, 1, epoch)).permutation(num_prompts)

@@ -105,6 +105,99 @@ TEXT: Mapping[str, Metric] = {
         "Rises from about 0 towards 1; below 0 the critic is worse than a constant.",
         "up",
     ),
+    "policy/clipfrac_low": Metric(
+        "Share of the tokens whose probability ratio fell below the range.",
+        "mean of 1[pi / pi_old < 1 - clip]",
+        "0 on the first update of a rollout; above 0.2 the updates are too large.",
+    ),
+    "policy/clipfrac_high": Metric(
+        "Share of the tokens whose probability ratio rose above the range.",
+        "mean of 1[pi / pi_old > 1 + clip_high]",
+        "0 on the first update of a rollout; above 0.2 the updates are too large.",
+    ),
+    "groups/with_signal": Metric(
+        "Share of the prompts whose answers do not all score alike: only these teach anything.",
+        "groups with max r > min r / groups drawn",
+        "0.3 to 0.9; near 0 the run is dead: prompts are all too hard, all too easy, or the reward is"
+        " constant.",
+        "up",
+    ),
+    "prompts/drawn": Metric(
+        "Prompts drawn for a step, those drawn in place of prompts without a signal included.",
+        "prompts_per_step, and refills' on top",
+        "prompts_per_step without refills; far above it, most prompts teach nothing.",
+    ),
+    "answer/judged": Metric(
+        "Share of the answers that at least one reward judged; the others are left out.",
+        "mean of 1[some reward gave a number]",
+        "1, unless rewards abstain on purpose.",
+        "up",
+    ),
+    "objective/best": Metric(
+        "Mean score of the best answer to each prompt, of those that are learned.",
+        "mean over prompts of max_i r(x, y_i)",
+        "Above objective/scores, which follows it.",
+        "up",
+    ),
+    "kl_bound_of_n": Metric(
+        "The most that the best of n answers is away from the policy that drew them.",
+        "log n - (n - 1) / n, nats",
+        "A constant of n: 1.2 nats for 8.",
+    ),
+    # --- preferences
+    "margin": Metric(
+        "By how much the preferred answer leads, in units of the implicit reward.",
+        "mean over pairs of beta * (log-ratio of chosen - log-ratio of rejected)",
+        "Begins at 0 and rises; on held-out pairs its interval should be above 0.",
+        "up",
+    ),
+    "logp/chosen": Metric(
+        "Log-probability of the chosen answers, summed over tokens.",
+        "mean over pairs of sum_t log pi(y_w,t)",
+        "Steady or rising; a fall means that probability goes to answers nobody compared.",
+        "up",
+    ),
+    "logp/rejected": Metric(
+        "Log-probability of the rejected answers, summed over tokens.",
+        "mean over pairs of sum_t log pi(y_l,t)",
+        "Falls, further than that of the chosen ones.",
+        "down",
+    ),
+    "logp/chosen_change": Metric(
+        "How much more likely the chosen answers are than under the reference, in nats.",
+        "mean over pairs of sum_t (log pi - log pi_ref)(y_w,t)",
+        "Above about -5; far below, raise beta, lower lr or set nll_coef.",
+        "up",
+    ),
+    "reward/good": Metric(
+        "Implicit reward of answers called good.",
+        "mean of beta * sum_t (log pi - log pi_ref)",
+        "Rises above 0.",
+        "up",
+    ),
+    "reward/bad": Metric(
+        "Implicit reward of answers called bad.",
+        "mean of beta * sum_t (log pi - log pi_ref)",
+        "Falls below 0.",
+        "down",
+    ),
+    "level": Metric(
+        "What an answer is measured against: KTO's z, or BCO's delta.",
+        "z = max(0, beta * mean log-ratio of answers behind other prompts)",
+        "Small beside the rewards of good and bad answers.",
+    ),
+    # --- held out
+    "eval/reward": Metric(
+        "Weighted reward of new answers to held-out prompts, the same draws at every look.",
+        "mean over answers of sum_k w_k r_k",
+        "Rises with objective/scores.",
+        "up",
+    ),
+    "eval/kl": Metric(
+        "How far the policy is from its start on held-out prompts, in nats for a whole answer.",
+        "mean of sum_t (log pi - log pi_ref)",
+        "Some nats; below 0 beyond noise, sampling and scoring disagree.",
+    ),
     # --- any optimiser
     "loss": Metric(
         "The loss of one step, as the algorithm minimises it.",

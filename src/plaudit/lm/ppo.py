@@ -15,6 +15,7 @@ Departures: actor and critic have an optimiser each, so their losses need no rel
 log-probabilities of the old policy are those the sampler drew with, not those of a second pass,
 unless `importance_cap` says that the sampler's policy is another: then L_π weighs every token by
 min(cap, π_old/π_drawn), with π_old of a pass of the trainer.
+A row of NaN is one that the reward abstains from: it is left out.
 Left out: an entropy bonus, and bootstrapping the value of answers cut by the length limit.
 """
 
@@ -48,12 +49,14 @@ from plaudit.ops import (
     outcome_reward,
 )
 from plaudit.records.config import Config
+from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.losses import Numbers, Part, cut
 from plaudit.records.roles import Actor, Critic, Reference, Reward
 from plaudit.records.sampling import Sampling
 from plaudit.records.state import Parts, Saved, StepCounter
 from plaudit.records.types import Prompt, Replier, Trajectories
+from plaudit.records.watch import Watch
 
 
 class PPOConfig(Config):
@@ -103,6 +106,23 @@ class PPOConfig(Config):
         0.5,
         ge=0,
         description="Taken from the scaled score of an answer that the length limit cut.",
+    )
+    truncated: Literal["train", "mask"] = Field(
+        "train",
+        description="Answers that the length limit cut: learned from as they are scored, or left "
+        "out of both losses and their denominators.",
+    )
+    critic_steps: int = Field(
+        0,
+        ge=0,
+        description="Of the steps, the first ones that teach the critic alone (2503.01491).",
+    )
+    policy_lam: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GAE's decay of the policy's advantages where the critic's is another "
+        "(VAPO, 2504.05118: lam 1, policy_lam 0.95); none: lam.",
     )
     max_policy_kl: float = Field(
         0.1,
@@ -179,6 +199,7 @@ def ppo(
     seed: int,
     gold: Reward | None = None,
     replier: Replier | None = None,
+    watch: Watch | None = None,
     saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Improve `actor` on `prompts`; `saved` is a checkpoint's state to continue from.
@@ -192,10 +213,14 @@ def ppo(
     """
     moments, done = RunningMoments(), StepCounter()
     beta = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
-    parts = Parts(actor=actor, critic=critic, beta=beta, moments=moments, loop=done)
+    watch = Watch() if watch is None else watch
+    parts = Parts(actor=actor, critic=critic, beta=beta, moments=moments, loop=done, watch=watch)
     if saved is not None:
         parts.restore(saved)
-    for step in range(done.step, config.num_steps):
+    else:
+        yield from watch.look(0)
+    while done.step < config.num_steps and not watch.reached:
+        step = done.step
         asked = prompt_batch(len(prompts), step=step, size=config.prompts_per_step, seed=seed)
         batch = actor.generate(
             [prompts[i] for i in asked],
@@ -210,6 +235,9 @@ def ppo(
             logp = actor.logprobs(batch)
             batch, weight["weight"], apart = corrected(batch, logp, cap=config.importance_cap)
         given = reward(batch)
+        rows = _learned_rows(config, batch, given)
+        if len(rows) < len(batch):
+            batch, given, weight = batch.select(rows), given[rows], cut(weight, rows)
         logp_ref = reference.logprobs(batch)
         value = critic.values(batch)
 
@@ -220,11 +248,14 @@ def ppo(
         judged = given / scale - outcome_reward(penalty, batch.chosen)
         steps = token_steps(batch, value=value, reward=judged, logp_ref=logp_ref, kl_coef=beta.coef)
         adv, ret = credit(steps, gamma=config.gamma, lam=config.lam)
+        if config.policy_lam is not None:
+            adv, _ = credit(steps, gamma=config.gamma, lam=config.policy_lam)
         fields = {"adv": masked_whiten(adv, batch.chosen), "ret": ret, "value_old": value}
         fields |= weight
 
         share = 1.0 - step / config.num_steps
-        update = _update(config, actor, critic, batch, fields, share=share, key=(seed, 3, step))
+        taught = actor if step >= config.critic_steps else None
+        update = _update(config, taught, critic, batch, fields, share=share, key=(seed, 3, step))
         distance = ((batch.logp - logp_ref) * batch.chosen).sum(1)
         kl = float(((batch.logp - logp_ref) * batch.chosen).sum() / len(batch))
         metrics = {
@@ -241,14 +272,16 @@ def ppo(
         done.step = step + 1
         yield Rollout(step + 1, samples(batch, score=score, kl=distance), {})
         yield Step(step + 1, config.num_steps, metrics)
-        due = (step + 1) % config.save_every == 0 or step + 1 == config.num_steps
-        yield Checkpoint(step + 1, parts.state, due)
-    yield Done(config.num_steps, {"kl_coef": beta.coef})
+        is_last = step + 1 == config.num_steps
+        yield from watch.look(step + 1, last=is_last)
+        due = (step + 1) % config.save_every == 0 or is_last or watch.reached
+        yield Checkpoint(step + 1, parts.state, due, best=watch.is_best)
+    yield Done(done.step, {"kl_coef": beta.coef})
 
 
 def _update(
     config: PPOConfig,
-    actor: Actor,
+    actor: Actor | None,
     critic: Critic,
     batch: Trajectories,
     fields: Mapping[str, Tensor],
@@ -256,7 +289,8 @@ def _update(
     share: float,
     key: tuple[int, ...],
 ) -> dict[str, float]:
-    """The gradient steps on one rollout; sums over tokens become means in the metrics."""
+    """The gradient steps on one rollout, the critic's alone where no actor is given; sums over tokens
+    become means in the metrics."""
     policy_loss, value_loss = ClippedPolicy(config.clip), ClippedValue(config.value_clip)
     sums: dict[str, float] = {}
     norms: dict[str, float] = {}
@@ -264,24 +298,42 @@ def _update(
     for rows in _dealt(config, batch, key):
         part, own = batch.select(rows), cut(fields, rows)
         count = int(part.chosen.sum())
-        acted = dict(
-            actor.update(part, policy_loss, fields=own, denominator=count, lr=config.lr * share)
-        )
+        norm, acted = {}, {}
+        if actor is not None:
+            acted = dict(
+                actor.update(part, policy_loss, fields=own, denominator=count, lr=config.lr * share)
+            )
+            norm["grad_norm"] = acted.pop("grad_norm")
         judged = dict(
             critic.update(
                 part, value_loss, fields=own, denominator=count, lr=config.critic_lr * share
             )
         )
-        norm = {"grad_norm": acted.pop("grad_norm"), "grad_norm/critic": judged.pop("grad_norm")}
+        norm["grad_norm/critic"] = judged.pop("grad_norm")
         added(norms, norm)
         added(sums, {**acted, **judged})
         num_tokens += count
         num_updates += 1
-        if acted["policy/approxkl_avg"] / count > config.max_policy_kl:
+        if acted.get("policy/approxkl_avg", 0.0) / count > config.max_policy_kl:
             break
     means = {name: x / num_tokens for name, x in sums.items()}
     means |= {name: x / num_updates for name, x in norms.items()}
     return {**means, "policy/num_updates": float(num_updates)}
+
+
+def _learned_rows(config: PPOConfig, batch: Trajectories, given: Tensor) -> list[int]:
+    """Rows that were judged (NaN: the reward abstains), and that were not cut where that matters."""
+    kept = ~given.isnan().any(1)
+    if config.truncated == "mask":
+        kept &= ~batch.truncated.to(kept.device)
+    if not bool(kept.any()):
+        raise UserError(
+            "no answer of a rollout can be learned from: the reward abstains from all of them, or "
+            "the length limit cut them all and truncated is mask",
+            new_run=True,
+        )
+    rows: list[int] = kept.nonzero()[:, 0].tolist()
+    return rows
 
 
 def _dealt(config: PPOConfig, batch: Trajectories, key: tuple[int, ...]) -> Iterator[list[int]]:

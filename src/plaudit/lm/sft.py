@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
-from plaudit.ops import aggregate
+from plaudit.lm.loop import CrossEntropy
 from plaudit.records.config import Config
-from plaudit.records.events import Checkpoint, Done, Evaluation, Event, Step
-from plaudit.records.losses import Numbers, Part
+from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.roles import Actor
 from plaudit.records.state import Parts, Saved, StepCounter
 from plaudit.records.types import Trajectories
+from plaudit.records.watch import Watch
 
 
 class SFTConfig(Config):
@@ -36,36 +33,27 @@ class SFTConfig(Config):
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
 
 
-@dataclass(frozen=True)
-class CrossEntropy:
-    """−log π of the chosen tokens, summed and divided by the denominator."""
-
-    needs: ClassVar[tuple[str, ...]] = ("logp",)
-    together: ClassVar[bool] = False
-
-    def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
-        """The loss, which is the number too."""
-        loss = aggregate(-part["logp"], part.chosen, part.denominator)
-        return loss, {"loss": loss.detach()}
-
-
 def sft(
     config: SFTConfig,
     *,
     actor: Actor,
     data: Trajectories,
-    held_out: Trajectories | None = None,
+    watch: Watch | None = None,
     seed: int,
     saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Train `actor` on `data`; `saved` is a checkpoint's state to continue from."""
     size, done = len(data), StepCounter()
+    watch = Watch() if watch is None else watch
     per_epoch = math.ceil(size / config.batch_size)
     total = per_epoch * config.num_epochs
-    parts = Parts(actor=actor, loop=done)
+    parts = Parts(actor=actor, loop=done, watch=watch)
     if saved is not None:
         parts.restore(saved)
-    for step in range(done.step, total):
+    else:
+        yield from watch.look(0)
+    while done.step < total and not watch.reached:
+        step = done.step
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch)).permutation(size)
         rows = order[place * config.batch_size : (place + 1) * config.batch_size].tolist()
@@ -76,11 +64,10 @@ def sft(
         metrics = {"loss": update["loss"], "lr": lr, "grad_norm": update["grad_norm"]}
         done.step = step + 1
         yield Step(step + 1, total, {**metrics, "num_tokens": float(count)})
-        if step + 1 == total and held_out is not None:
-            yield Evaluation(step + 1, held_out_loss(actor, held_out))
-        due = (step + 1) % config.save_every == 0 or step + 1 == total
-        yield Checkpoint(step + 1, parts.state, due)
-    yield Done(total)
+        yield from watch.look(step + 1, last=step + 1 == total)
+        due = (step + 1) % config.save_every == 0 or step + 1 == total or watch.reached
+        yield Checkpoint(step + 1, parts.state, due, best=watch.is_best)
+    yield Done(done.step)
 
 
 def held_out_loss(actor: Actor, data: Trajectories) -> dict[str, float]:
