@@ -9,6 +9,7 @@ _LATER = {
     "learn": ("plaudit.pipelines.control.job", "learn"),
     "load": ("plaudit.pipelines.control.job", "load"),
     "run": ("plaudit.pipelines.jobs", "run_job"),
+    "tune": ("plaudit.pipelines.tune", "tune"),
     "resume": ("plaudit.pipelines.jobs", "resume_job"),
 }
 """Names whose code is imported when they are first used, so that the command starts at once."""

@@ -24,6 +24,7 @@ VERBS = {
     "cp": "copy a recipe to own it: plaudit cp rlhf my.yaml",
     "show": "tell how a run or a sweep went or goes: plaudit show demo",
     "feedback": "import, export and count what people and judges said",
+    "data": "check a file before it is learned from: plaudit data check pairs.jsonl",
     "explain": "what a logged number means: plaudit explain objective/kl",
     "env": "versions, cores, memory and devices, for bug reports",
 }

@@ -31,6 +31,10 @@ WORDS = (
         "a YAML file, or the name of a shipped recipe such as rlhf ('plaudit ls' lists them)",
     ),
     ("--KEY VALUE", "any key of the recipe, as in --ppo.lr 1e-5; flags win over the file"),
+    (
+        "--like NAME",
+        "definitions of a paper or a library: paper, trl, verl, dapo (grpo and its kin)",
+    ),
     ("--name NAME", "keep the run in runs/NAME (default: runs/<recipe>-<date>-<number>); " + NAMES),
     ("--out FOLDER", "keep the run in this folder"),
     ("--check", "only say what would be done, and refuse what cannot be; nothing is left behind"),
@@ -41,7 +45,7 @@ CLOSING = "'plaudit run RECIPE --help' lists every key with its sentence."
 
 PLACE = "Kept in runs/; --name NAME or --out FOLDER choose where ('plaudit run --help')."
 
-OWN = ("name", "out", "check", "resume")
+OWN = ("name", "out", "like", "check", "resume")
 """Options of this verb, which stand among the recipe's keys."""
 
 
@@ -53,6 +57,7 @@ class Words:
     name: str | None = None
     out: str | None = None
     resume: str | None = None
+    like: str | None = None
     check: bool = False
     flags: list[str] = field(default_factory=list)
 
@@ -81,7 +86,7 @@ def take_apart(argv: list[str]) -> Words:
         if word == "--check":
             words.check = True
             continue
-        if option not in ("--name", "--out", "--resume"):
+        if option not in ("--name", "--out", "--like", "--resume"):
             words.flags.append(word)
             continue
         if not equals:
@@ -108,7 +113,7 @@ def parse_flags(
 
 
 def _start(words: Words) -> int:
-    from plaudit.pipelines.jobs import begin
+    from plaudit.pipelines.jobs import begin, profile
     from plaudit.pipelines.registry import find_job
     from plaudit.records.runs import named_path, planned_path
 
@@ -116,7 +121,9 @@ def _start(words: Words) -> int:
     if words.name is not None and words.out is not None:
         raise UserError("--name and --out both say where to keep the run; give one of them")
     tuned = tuned_by(words)
-    if tuned != words.recipe:
+    if words.like is not None:
+        tuned = profile(tuned, words.like)
+    elif tuned != words.recipe:
         print(f"Recipe: {tuned}, tuned for this environment")
     recipe = load_recipe(tuned)
     job = find_job(recipe.pipeline)
@@ -162,7 +169,14 @@ def _resume(words: Words) -> int:
     from plaudit.pipelines.jobs import resume
 
     assert words.resume is not None
-    given = (words.recipe, words.name, words.out, "--check" if words.check else None, *words.flags)
+    given = (
+        words.recipe,
+        words.name,
+        words.out,
+        words.like,
+        "--check" if words.check else None,
+        *words.flags,
+    )
     extra = [w for w in given if w is not None]
     if extra:
         raise UserError(

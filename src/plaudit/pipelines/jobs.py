@@ -24,10 +24,10 @@ from typing import Any
 from plaudit.pipelines.drive import Progress, Silent
 from plaudit.pipelines.registry import Job, find_job
 from plaudit.records.config import Config, resolve
-from plaudit.records.errors import UserError, command
+from plaudit.records.errors import UserError, command, nearest
 from plaudit.records.events import Event
 from plaudit.records.interrupt import Interrupt, Interrupted
-from plaudit.records.recipes import load_recipe, tuned_recipe
+from plaudit.records.recipes import load_recipe, shipped_recipes, tuned_recipe
 from plaudit.records.runs import RunFolder, named_path
 
 DEFAULT_ENV = "CartPole-v1"
@@ -89,19 +89,21 @@ def start(
     *,
     name: str | None = None,
     out: str | Path | None = None,
+    like: str | None = None,
 ) -> Work:
     """A new run of a recipe (a file, or the name of a shipped one) with `keys` over it.
 
     It is kept in runs/NAME, in the folder `out`, or under a name of its own. For a control algorithm
-    the recipe is the one tuned for the environment that is asked for, where one is shipped.
+    the recipe is the one tuned for the environment that is asked for, where one is shipped. `like`
+    names a profile of the recipe: the definitions of a paper or of another library.
     Raises UserError for a recipe, a key or a place that cannot be used.
     """
     if name is not None and out is not None:
         raise UserError("name and out both say where to keep the run; give one of them")
     given = dict(keys or {})
-    loaded = load_recipe(tuned_for(str(recipe), given.get("env")))
+    loaded = load_recipe(profile(tuned_for(str(recipe), given.get("env")), like))
     job = find_job(loaded.pipeline)
-    config = resolve(job.config, loaded, given, own=("name", "out"))
+    config = resolve(job.config, loaded, given, own=("name", "out", "like"))
     target = named_path(name) if name is not None else None if out is None else Path(out).absolute()
     return begin(job, config, target, pipeline=loaded.pipeline, recipe=loaded.name)
 
@@ -134,6 +136,17 @@ def tuned_for(recipe: str, env: str | None) -> str:
     if not recipe.startswith("control/") or Path(recipe).is_file():
         return recipe
     return tuned_recipe(recipe, env or DEFAULT_ENV)
+
+
+def profile(recipe: str, like: str | None) -> str:
+    """The shipped recipe `recipe`/`like`; UserError where there is none."""
+    if like is None:
+        return recipe
+    if f"{recipe}/{like}" not in shipped_recipes():
+        known = [n.rpartition("/")[2] for n in shipped_recipes() if n.startswith(f"{recipe}/")]
+        have = f"there are {', '.join(known)}" if known else "it has no profiles"
+        raise UserError(f"no profile {like!r} of {recipe}{nearest(like, known)}: {have}")
+    return f"{recipe}/{like}"
 
 
 class Running:
@@ -253,10 +266,16 @@ class _Channel(Silent):
 
 
 def run_job(
-    recipe: str | Path, /, *, name: str | None = None, out: str | Path | None = None, **keys: Any
+    recipe: str | Path,
+    /,
+    *,
+    name: str | None = None,
+    out: str | Path | None = None,
+    like: str | None = None,
+    **keys: Any,
 ) -> Running:
     """Starts a recipe with these keys; `plaudit.run`. As `start`, and nothing works yet."""
-    return Running(start(recipe, keys, name=name, out=out))
+    return Running(start(recipe, keys, name=name, out=out, like=like))
 
 
 def resume_job(target: str | Path) -> Running:

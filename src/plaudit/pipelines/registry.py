@@ -24,8 +24,16 @@ from plaudit.records.errors import UserError, nearest
 from plaudit.records.imports import beside, load_module
 from plaudit.records.runs import RunFolder
 
+OFFLINE = ("sft", "reward", "dpo", "kto", "simpo", "orpo")
+"""Jobs that learn from a file."""
+
+ONLINE = ("ppo", "grpo", "rloo", "reinforce_pp", "online_dpo", "best_of_n")
+"""Jobs that learn from what a reward says of the model's own answers."""
+
 JOBS = {
     "rlhf": "plaudit.pipelines.rlhf.job:run_rlhf",
+    **{name: f"plaudit.pipelines.lm.offline:run_{name}" for name in OFFLINE},
+    **{name: f"plaudit.pipelines.lm.online:run_{name}" for name in ONLINE},
     "mdp/plan": "plaudit.pipelines.finite.job:run_plan",
     "mdp/learn": "plaudit.pipelines.finite.job:run_learn",
     "mdp/pomdp": "plaudit.pipelines.finite.pomdp:run_pomdp",

@@ -86,6 +86,8 @@ def write_report(
     summary: Mapping[str, Any],
     answers: Sequence[Mapping[str, Any]],
     curves: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    improve: str | None = None,
 ) -> Path:
     """Writes report/index.html, report/*.png and report/summary.json; returns the page's path.
 
@@ -93,18 +95,20 @@ def write_report(
     reward_after} of held-out prompts (a score not measured is None); `curves` are rows of
     metrics.jsonl, read from the run folder by default. `summary` may lack any key of
     `SUMMARY_KEYS` that the run did not measure: it is then written as null, and the page leaves
-    it out. What is not finite becomes null, since JSON has no other way to say it.
+    it out. What is not finite becomes null, since JSON has no other way to say it. `improve` names
+    the stage that moved the policy; none: the config's key says it.
     """
     rows = read_jsonl(run_path / "metrics.jsonl") if curves is None else curves
     facts = _plain({**dict.fromkeys(SUMMARY_KEYS), **summary})
     folder = run_path / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = plots(rows, facts, answers, improve=_improve(_config(run_path)[0]))
+    improve = _improve(_config(run_path)[0]) if improve is None else improve
+    drawn = plots(rows, facts, answers, improve=improve)
     for plot in drawn:
         _write_bytes(folder / f"{plot.name}.png", plot.png)
     write_json(folder / "summary.json", facts)
     page = folder / "index.html"
-    write_text(page, _render(run_path, facts, answers, drawn))
+    write_text(page, _render(run_path, facts, answers, drawn, improve))
     return page
 
 
@@ -113,10 +117,10 @@ def _render(
     summary: Mapping[str, Any],
     answers: Sequence[Mapping[str, Any]],
     drawn: Sequence[Plot],
+    improve: str,
 ) -> str:
     config, config_text = _config(run_path)
     system = read_json(run_path / "system.json") if (run_path / "system.json").exists() else {}
-    improve = _improve(config)
     changes = contents.prompt_changes(answers)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -144,7 +148,7 @@ def _render(
         plots={plot.name: plot for plot in drawn},
         svg={plot.name: Markup(plot.svg) for plot in drawn},  # ours alone: no text of a user
         feedback=_feedback_rows(summary.get("feedback") or {}),
-        config_rows=_config_rows(config),
+        config_rows=_config_rows(config, improve),
         config_text=config_text,
         stages=_stage_rows(summary),
         seconds=duration(summary["seconds"]),
@@ -201,11 +205,12 @@ def _improve(config: Mapping[str, Any]) -> str:
     return str(config.get("improve", "ppo"))  # runs before there was a choice took PPO
 
 
-def _config_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _config_rows(config: Mapping[str, Any], improve: str) -> list[tuple[str, str]]:
+    """What `CONFIG_ROWS` names; a job of one algorithm has that algorithm's keys at the top."""
     rows = []
-    improve = _improve(config)
+    own = {**config, improve: config.get(improve, config)}
     for key, label in CONFIG_ROWS:
-        value: Any = config
+        value: Any = own
         for part in key.format(improve=improve).split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None:

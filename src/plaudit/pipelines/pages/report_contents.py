@@ -105,9 +105,11 @@ def verdict(summary: Summary, num_prompts: int) -> str:
 def measures(summary: Summary, improve: str = "ppo") -> list[Measure]:
     """The before/after table; `improve` is how the policy was improved."""
     lines = []
+    learned = summary.get("reward_model_accuracy") is not None
+    reward = "Reward-model score, mean" if learned else "Reward, mean"
     for key, label, kind, note in (
         ("gold", "Gold score, mean", "score", "higher is better"),
-        ("reward", "Reward-model score, mean", "score", f"what {improve.upper()} raises"),
+        ("reward", reward, "score", f"what {improve.upper()} raises"),
         ("length", "Answer length, tokens", "count", "should change only for a reason"),
         ("finished", "Answers that ended by themselves", "share", "the rest met the length limit"),
         ("distinct_1", "Distinct words", "share", "same number of words on both sides"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from plaudit.lm.sft import CrossEntropy
+from plaudit.lm.loop import CrossEntropy
 from plaudit.models.answers import given_answers
 from plaudit.models.sampling.draw import draw, uniforms
 from plaudit.pipelines.rlhf.refusals import improver_keys, pairs_of, taught_by

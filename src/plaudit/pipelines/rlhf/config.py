@@ -9,7 +9,12 @@ from pydantic import Field
 
 from plaudit.engine.devices import DeviceName, DtypeName
 from plaudit.engine.learner import AdamConfig
+from plaudit.lm.best_of_n import BestOfNConfig
+from plaudit.lm.grpo import GRPOConfig
+from plaudit.lm.online_dpo import OnlineDPOConfig
 from plaudit.lm.ppo import PPOConfig
+from plaudit.lm.reinforce_pp import ReinforcePPConfig
+from plaudit.lm.rloo import RLOOConfig
 from plaudit.lm.sft import SFTConfig
 from plaudit.records.config import Config
 from plaudit.records.sampling import Precision, Sampling
@@ -105,7 +110,28 @@ class RLHFConfig(Config):
     feedback: FeedbackConfig = Field(FeedbackConfig(), description="Who compares which answers.")
     sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning.")
     reward_model: RewardModelConfig = Field(RewardModelConfig(), description="The reward model.")
-    improve: Literal["ppo"] = Field("ppo", description="How the policy climbs the reward.")
+    improve: Literal["ppo", "grpo", "rloo", "reinforce_pp", "online_dpo", "best_of_n"] = Field(
+        "ppo", description="How the policy climbs the reward."
+    )
     ppo: PPOConfig = Field(PPOConfig(), description="The policy's improvement by PPO.")
+    grpo: GRPOConfig = Field(
+        GRPOConfig(num_steps=10, num_minibatches=4, kl_coef=0.1, kl_in="reward", scale="none"),
+        description="By GRPO; here with the KL in the score, and without dividing by the std.",
+    )
+    rloo: RLOOConfig = Field(
+        RLOOConfig(num_steps=10, prompts_per_step=16, num_minibatches=4, kl_coef=0.1),
+        description="By REINFORCE for whole answers.",
+    )
+    reinforce_pp: ReinforcePPConfig = Field(
+        ReinforcePPConfig(num_steps=10, prompts_per_step=16, num_minibatches=4),
+        description="By REINFORCE++.",
+    )
+    online_dpo: OnlineDPOConfig = Field(
+        OnlineDPOConfig(num_steps=10, prompts_per_step=16, answers_per_prompt=4),
+        description="By DPO on pairs of its own answers.",
+    )
+    best_of_n: BestOfNConfig = Field(
+        BestOfNConfig(num_steps=10), description="By fine-tuning on the best of n answers."
+    )
     adam: AdamConfig = Field(AdamConfig(), description="The optimiser of every role.")
     seed: int = Field(0, ge=0, description="Decides every draw, order and side of the job.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from plaudit.engine.local import ROLLOUT, LocalCritic, LocalReference, LocalRewardModel
+from plaudit.lm.best_of_n import best_of_n
+from plaudit.lm.grpo import grpo
+from plaudit.lm.online_dpo import online_dpo
 from plaudit.lm.ppo import ppo
+from plaudit.lm.reinforce_pp import reinforce_pp
+from plaudit.lm.rloo import rloo
 from plaudit.lm.sft import sft
 from plaudit.models.answers import given_answers
 from plaudit.ops import outcome_reward
@@ -20,9 +25,15 @@ from plaudit.pipelines.rlhf.opinions import Opinions
 from plaudit.pipelines.rlhf.parts import Parts
 from plaudit.pipelines.stages import Stages
 from plaudit.records.errors import UserError
+from plaudit.records.events import Event
 from plaudit.records.state import Saved, part_of
 from plaudit.records.types import Prompt, Trajectories
-from plaudit.rewards.model import fit_reward_model
+from plaudit.records.watch import Watch
+from plaudit.rewards.judges import RewardJudge
+from plaudit.rewards.model import fit_reward_model, pair_metrics
+
+Improver = Callable[[Parts, Stages, "StandardisedReward", LocalReference], None]
+"""Makes the actor climb the reward near the reference."""
 
 
 def fine_tune(parts: Parts, stages: Stages) -> None:
@@ -78,6 +89,7 @@ def learn_reward(
     model = LocalRewardModel(backbone, adam=config.adam)
     backbone.remember("learn", learn.batch)
     backbone.remember("judge", judge.batch)
+    watch = Watch(lambda: pair_metrics(model.scores(judge.batch), judge.pairs))
     kept = stages.take(
         "reward_model",
         lambda saved: fit_reward_model(
@@ -85,7 +97,7 @@ def learn_reward(
             model=model,
             batch=learn.batch,
             pairs=learn.pairs,
-            held_out=(judge.batch, judge.pairs),
+            watch=watch,
             seed=config.seed,
             saved=saved,
         ),
@@ -126,7 +138,44 @@ def improve_by_ppo(
     parts.actor.restore(_weights("actor", kept.arrays))
 
 
-IMPROVERS = {"ppo": improve_by_ppo}
+def improving_by(name: str, algorithm: Callable[..., Iterator[Event]]) -> Improver:
+    """An improver that asks a judge of whole answers, and keeps no critic."""
+
+    def improve(
+        parts: Parts, stages: Stages, reward: StandardisedReward, reference: LocalReference
+    ) -> None:
+        config, gold = parts.inputs.config, parts.inputs.gold
+        watched = {} if gold is None else {"gold": GoldReward(gold)}
+        given: dict[str, Any] = {"judge": RewardJudge(reward, "reward_model", watched)}
+        if name != "best_of_n":
+            given["reference"] = reference
+        kept = stages.take(
+            name,
+            lambda saved: algorithm(
+                getattr(config, name),
+                actor=parts.actor,
+                prompts=parts.train,
+                sampling=config.sampling,
+                seed=config.seed,
+                saved=saved,
+                **given,
+            ),
+            keep=lambda array: array.startswith("actor/weight."),
+            headline=["objective/scores", "groups/with_signal", "answer/length"],
+        )
+        parts.actor.restore(_weights("actor", kept.arrays))
+
+    return improve
+
+
+IMPROVERS: dict[str, Improver] = {
+    "ppo": improve_by_ppo,
+    "grpo": improving_by("grpo", grpo),
+    "rloo": improving_by("rloo", rloo),
+    "reinforce_pp": improving_by("reinforce_pp", reinforce_pp),
+    "online_dpo": improving_by("online_dpo", online_dpo),
+    "best_of_n": improving_by("best_of_n", best_of_n),
+}
 """How the actor is improved, by the value of the key `improve`; a stage has its improver's name."""
 
 
@@ -173,8 +222,8 @@ def standardised(model: LocalRewardModel, scores: Tensor) -> StandardisedReward:
     std = float(scores.std())
     if not std > 1e-6 * max(1.0, float(scores.abs().max())):
         raise UserError(
-            "the reward model gives all answers to the training prompts the same score, so PPO "
-            "would have nothing to climb: give prompts that are answered in more than one way, or "
+            "the reward model gives all answers to the training prompts the same score, so "
+            "nothing could be climbed: give prompts that are answered in more than one way, or "
             "more comparisons",
             new_run=True,
         )

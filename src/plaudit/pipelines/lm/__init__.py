@@ -1,0 +1,1 @@
+"""One job for each language-model algorithm: sft, reward, dpo, grpo and their kin."""
