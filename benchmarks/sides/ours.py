@@ -16,7 +16,7 @@ from machine import best_seconds, read_rate
 from plaudit.engine.learner import AdamConfig
 from plaudit.engine.local import LocalActor, LocalRewardModel
 from plaudit.engine.shared import SharedBackbone
-from plaudit.lm.sft import CrossEntropy
+from plaudit.lm.loop import CrossEntropy
 from plaudit.models.formats.load import load_language_model
 from plaudit.models.sampling.sampler import Sampler
 from plaudit.ops.products import product
