@@ -215,8 +215,8 @@ def run_block(text: str) -> None:
         ("rlhf", {"ppo": 3},
          "ppo = 3 (the keyword argument ppo): expected a dict of its keys, such as num_steps"),
         ("rlhf", {"improve": "pppo"},
-         "improve = 'pppo' (the keyword argument improve): input should be 'ppo' "
-         "(did you mean 'ppo'?)"),
+         "improve = 'pppo' (the keyword argument improve): input should be 'ppo', 'grpo', 'rloo', "
+         "'reinforce_pp', 'online_dpo' or 'best_of_n' (did you mean 'ppo'?)"),
         ("own.yaml", {"seed": 1},
          "ppo.num_steps = 'few' (file own.yaml, line 3): input should be a valid integer, unable "
          "to parse string as an integer"),
@@ -242,8 +242,8 @@ def test_a_wrong_key_of_learn_is_told_of_as_it_was_given() -> None:
         plaudit.learn("ppo", "CartPole-v1", stepss=1)
     with pytest.raises(UserError, match=r"no algorithm 'control/ppo' \(did you mean 'ppo'\?\)$"):
         plaudit.learn("control/ppo", "CartPole-v1")
-    with pytest.raises(UserError, match=r"no recipe 'ppo': .*\(did you mean 'control/ppo'\?\)"):
-        plaudit.run("ppo")
+    with pytest.raises(UserError, match=r"no recipe 'a2c': .*\(did you mean 'control/a2c'\?\)"):
+        plaudit.run("a2c")
 
 
 def test_what_is_refused_leaves_no_folder_that_was_made_for_it(tmp_path, monkeypatch) -> None:

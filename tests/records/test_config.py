@@ -86,8 +86,8 @@ def test_an_unknown_recipe_names_the_nearest():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("ppo", "control/ppo"), ("q_learning", "mdp/q_learning"), ("dqnn", "control/dqn"),
-     ("controll/ppo", "control/ppo"), ("mdp/ppo", "control/ppo"), ("rlfh", "rlhf"),
+    [("a2c", "control/a2c"), ("q_learning", "mdp/q_learning"), ("dqnn", "control/dqn"),
+     ("controll/ppo", "control/ppo"), ("mdp/a2c", "control/a2c"), ("rlfh", "rlhf"),
      ("pomdp", "mdp/pomdp")],
 )  # fmt: skip
 def test_a_recipe_is_found_by_its_last_part(given, meant):

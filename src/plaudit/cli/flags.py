@@ -23,6 +23,9 @@ from plaudit.records.recipes import plain_scalar
 
 Key = tuple[str, ...]
 
+MOST_MEANT = 3
+"""Flags that a hint names at most."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -172,7 +175,7 @@ def _unknown(name: str, flags: Mapping[Key, Flag], own: Sequence[str]) -> str:
         found = difflib.get_close_matches(last, ends, n=1, cutoff=cutoff)
         meant = meant or [one for end in found for one in ends[end]]
     meant = meant or [known[one] for one in difflib.get_close_matches(wanted, known, n=1)]
-    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    hint = f" (did you mean {' or '.join(meant[:MOST_MEANT])}?)" if meant else ""
     return f"unknown key --{name}{hint}; --help lists them"
 
 

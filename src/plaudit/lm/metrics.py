@@ -193,6 +193,17 @@ TEXT: Mapping[str, Metric] = {
         "Rises with objective/scores.",
         "up",
     ),
+    "eval/length": Metric(
+        "Mean length of new answers to held-out prompts, in tokens.",
+        "as answer/length, on held-out prompts",
+        "As answer/length.",
+    ),
+    "eval/finished": Metric(
+        "Share of new answers to held-out prompts that ended by themselves.",
+        "as answer/finished, on held-out prompts",
+        "As answer/finished.",
+        "up",
+    ),
     "eval/kl": Metric(
         "How far the policy is from its start on held-out prompts, in nats for a whole answer.",
         "mean of sum_t (log pi - log pi_ref)",

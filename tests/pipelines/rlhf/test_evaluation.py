@@ -27,7 +27,7 @@ def test_answers_of_one_word_have_no_word_pairs() -> None:
 @pytest.mark.parametrize("spread", [0.0, 1e-9])
 def test_scores_that_differ_by_rounding_are_refused(spread) -> None:
     scores = torch.tensor([2.0, 2.0 + spread, 2.0], dtype=torch.float64)
-    with pytest.raises(UserError, match="the same score, so PPO would have nothing to climb"):
+    with pytest.raises(UserError, match="the same score, so nothing could be climbed"):
         standardised(None, scores)  # type: ignore[arg-type]
 
 

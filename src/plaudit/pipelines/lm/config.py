@@ -137,7 +137,9 @@ class DPOJob(DPOConfig, DataKeys):
 class SimPOJob(DPOJob):
     """SimPO: pairs by the mean log-probability of their tokens, without a reference."""
 
-    loss: Literal["simpo", "alpha_po"] = Field("simpo", description="simpo or alpha_po.")
+    loss: Literal["simpo", "alpha_po"] = Field(
+        "simpo", description="SimPO, or AlphaPO by alpha_po."
+    )
     beta: float = Field(2.5, gt=0, description="Weight of the mean log-probability (2405.14734).")
     gamma: float = Field(1.375, ge=0, description="Lead asked for: 0.55 of beta (2405.14734).")
 
@@ -145,7 +147,7 @@ class SimPOJob(DPOJob):
 class ORPOJob(DPOJob):
     """ORPO: fine-tuning on the chosen answers and their odds over the rejected ones, in one."""
 
-    loss: Literal["orpo"] = Field("orpo", description="orpo.")
+    loss: Literal["orpo"] = Field("orpo", description="ORPO has one loss.")
     beta: float = Field(0.1, gt=0, description="Weight λ of the odds (2403.07691).")
 
 

@@ -124,15 +124,18 @@ def said_of_unused(config: RLHFConfig, source: str) -> list[str]:
         unused.append((f"{improve}.kl_horizon", why))
     for other in get_args(type(config).model_fields["improve"].annotation):
         if other != improve:
-            changed = _changed(getattr(config, other))
+            begins = type(config).model_fields[other].get_default()
+            changed = _changed(getattr(config, other), begins)
             unused += [(f"{other}.{key}", f"improve is {improve}") for key in changed]
     return [f"Note: {key} is not used, as {why}" for key, why in unused]
 
 
-def _changed(config: Config) -> list[str]:
-    """Keys whose values are not the defaults."""
-    fields = type(config).model_fields.items()
-    return [name for name, field in fields if getattr(config, name) != field.get_default()]
+def _changed(config: Config, begins: Config | None = None) -> list[str]:
+    """Keys whose values are not the defaults, or not those of the config that the job begins with."""
+    defaults = {name: field.get_default() for name, field in type(config).model_fields.items()}
+    if begins is not None:
+        defaults = dict(begins)
+    return [name for name, default in defaults.items() if getattr(config, name) != default]
 
 
 def check_num_prompts(config: RLHFConfig, rows: Rows, source: str) -> None:
