@@ -212,6 +212,7 @@ def judged(
     drawn_by = [
         *("--sampling.temperature", str(drawing.temperature)),
         *("--sampling.top-k", str(drawing.top_k), "--sampling.top-p", str(drawing.top_p)),
+        *("--sampling.min-p", str(drawing.min_p)),
     ]
     rate = "5e-3" if layers < LAYERS else "1e-3"  # a few nats of KL either way
     rates = [word for key in RATES for word in (key, rate)]

@@ -91,7 +91,7 @@ def test_a_policy_of_adapters_gives_the_numbers_of_transformers(tmp_path) -> Non
 
 
 def test_filtered_draws_give_the_numbers_of_transformers(tmp_path) -> None:
-    drawing = Drawing(temperature=0.9, top_k=40, top_p=0.9)
+    drawing = Drawing(temperature=0.9, top_k=40, min_p=0.01, top_p=0.9)
     verdict = judged("llama3", tmp_path, layers=TOP, drawing=drawing)
     assert_right(verdict)
     assert verdict.outcome == "done"
@@ -109,6 +109,11 @@ def test_the_oracle_keeps_the_tokens_that_are_kept_by_hand() -> None:
     assert kept(top_p=0.81) == [True, True, False, True]  # 0.5 + 0.3 do not reach it
     # Of the two tokens that top-k leaves, the first holds 5/8 of the mass.
     assert kept(top_k=2, top_p=0.6) == [False, True, False, False]
+    assert kept(min_p=0.31) == [False, True, False, True]
+    assert kept(min_p=0.29) == [True, True, False, True]
+    # Of 0.15, 0.5 and 0.3 the last two hold 0.84.
+    assert kept(min_p=0.29, top_p=0.83) == [False, True, False, True]
+    assert kept(temperature=0.5, min_p=0.1) == [False, True, False, True]  # squares of the ratios
     assert kept(temperature=0.5, top_p=0.6) == [False, True, False, False]  # 0.25 of 0.365
 
 

@@ -78,7 +78,16 @@ def test_drawn_log_probabilities_are_the_trainers_and_the_models(lm, top, temper
     torch.testing.assert_close(batch.logp, plain * batch.chosen, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("sampling", [{"top_k": 5}, {"top_p": 0.6}, {"top_k": 9, "top_p": 0.8}])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"top_k": 5},
+        {"top_p": 0.6},
+        {"top_k": 9, "top_p": 0.8},
+        {"min_p": 0.2},
+        {"top_k": 9, "min_p": 0.1, "top_p": 0.9},
+    ],
+)
 def test_filtered_draws_have_the_trainers_log_probabilities(lm, sampling) -> None:
     """Both sides renormalise over the same kept tokens (trl#6789: mean ratio 0.896, not 1)."""
     actor = LocalActor(backbone_of(lm, 2))

@@ -43,7 +43,14 @@ HEADS: dict[str, tuple[Any, bool]] = {
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize(
-    "how", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_k": 7}, {"top_p": 0.8}]
+    "how",
+    [
+        {},
+        {"temperature": 0.7},
+        {"temperature": 1.3, "top_k": 7},
+        {"top_p": 0.8},
+        {"temperature": 1.3, "min_p": 0.1},
+    ],
 )
 def test_numbers_and_gradients_are_those_of_the_models_own_logits(name, how) -> None:
     config, is_linear = HEADS[name]
@@ -79,10 +86,18 @@ def test_numbers_and_gradients_are_those_of_the_models_own_logits(name, how) -> 
     )
 
 
-def kept_tokens(z: torch.Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0):
+def kept_tokens(
+    z: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+):
     """By sorting every row: written apart from `ops.filtering`."""
     del temperature
-    keep = torch.ones_like(z, dtype=torch.bool)
+    p = z.softmax(-1)
+    keep = p >= min_p * p.max(-1, keepdim=True).values
     for row, values in enumerate(z):
         order = values.argsort(descending=True)
         if top_k:

@@ -17,6 +17,8 @@ SAMPLING = [
     {"top_k": 3},
     {"top_p": 0.8, "temperature": 1.3},
     {"top_k": 6, "top_p": 0.7},
+    {"min_p": 0.2, "temperature": 1.3},
+    {"top_k": 8, "min_p": 0.05, "top_p": 0.9},
 ]
 CHUNKS = [1, 3, 7, 100]
 
@@ -41,7 +43,7 @@ def plain(h, w, token, b=None, **sampling):
 def test_values_agree_with_loops_over_single_tokens(sampling):
     h, w, b, token = case()
     logp, entropy = ops.token_logprobs(h, w, token, bias=b, chunk_size=3, **sampling)
-    full = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | sampling
+    full = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | sampling
     for n, v in enumerate(token.tolist()):
         logits = [
             math.fsum(x * y for x, y in zip(h[n].tolist(), row, strict=True)) + c
@@ -124,7 +126,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("sampling", [{}, {"top_k": 5, "top_p": 0.9}])
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 5, "top_p": 0.9}, {"min_p": 0.1}])
 def test_no_array_is_larger_than_a_chunk_of_logits(sampling):
     num, hidden, vocabulary, chunk = 96, 4, 331, 8
     h, w, _, token = case(num=num, hidden=hidden, vocabulary=vocabulary)

@@ -11,7 +11,13 @@ from torch import Tensor
 
 
 def next_probabilities(
-    model: Any, ids: list[int], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    model: Any,
+    ids: list[int],
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> Tensor:
     """The distribution of the next token [V], float64, filters by explicit sorting and a loop."""
     with torch.no_grad():
@@ -20,6 +26,7 @@ def next_probabilities(
     order = sorted(range(len(scores)), key=lambda v: -scores[v])
     if top_k:
         order = [v for v in order if scores[v] >= scores[order[min(top_k, len(order)) - 1]]]
+    order = [v for v in order if math.exp(scores[v] - scores[order[0]]) >= min_p]
     mass = [math.exp(scores[v] - scores[order[0]]) for v in order]
     total = math.fsum(mass)
     out = torch.zeros(len(scores), dtype=torch.float64)
@@ -43,6 +50,7 @@ def draw_row(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> tuple[list[int], list[float], float]:
     """One answer, its log-probabilities, and how near a draw came to a boundary of the CDF.
 
@@ -55,7 +63,12 @@ def draw_row(
     nearness = 1.0
     for t in range(max_new_tokens):
         p = next_probabilities(
-            model, prompt + answer, temperature=temperature, top_k=top_k, top_p=top_p
+            model,
+            prompt + answer,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
         )
         if temperature == 0:
             token = int(p.argmax())

@@ -24,11 +24,12 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True)
 class Drawing:
-    """How answers were drawn: logits / temperature, then top-k, then top-p."""
+    """How answers were drawn: logits / temperature, then top-k, then min-p, then top-p."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
 
 PLAIN = Drawing()
@@ -123,13 +124,15 @@ def _logits(model: Any, prompt: Ids, answer: Ids) -> Tensor:
 def kept_tokens(logits: Tensor, drawing: Drawing) -> Tensor:
     """True [T, V] on the tokens that can be drawn from logits [T, V] after the temperature."""
     kept = torch.ones_like(logits, dtype=torch.bool)
-    if not drawing.top_k and drawing.top_p == 1.0:
+    if drawing.top_k == drawing.min_p == 0 and drawing.top_p == 1.0:
         return kept
     for t, row in enumerate(logits / (drawing.temperature or 1.0)):
         order = row.argsort(descending=True)
         if drawing.top_k:
             least = row[order[min(drawing.top_k, len(order)) - 1]]
             order = order[row[order] >= least]
+        mass = row[order].softmax(0)
+        order = order[mass >= drawing.min_p * mass[0]]
         mass = row[order].softmax(0)
         before = mass.cumsum(0) - mass  # what the more likely tokens hold already
         kept[t] = False

@@ -144,7 +144,7 @@ class LocalActor(Taught, Policy):
             self._compared = True
             return
         apart = gap(found, some.logp, mask)
-        if some.sampling.top_k or some.sampling.top_p < 1:
+        if some.sampling.filters:
             far = (found - some.logp).abs()[mask] > close * some.logp.abs()[mask].clamp(min=1)
             apart = apart if float(far.double().mean()) > _FILTER_EDGES else 0.0
         if apart > close:

@@ -68,6 +68,7 @@ class LMHead:
             "temperature": sampling.temperature or 1.0,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
         }
         if self.is_linear:
             return token_logprobs(hidden, self.weight, token, bias=self.bias, **how)

@@ -3,7 +3,7 @@
 The logits of N tokens over V words are the largest array of language-model training. They are made
 piece by piece and thrown away, in the forward pass and in the backward pass: a softmax over all
 words in tiles of some hundred tokens and some thousand words (`logprobs_tiles`), one over the words
-that top-k and top-p keep in chunks of whole rows (`logprobs_kept`).
+that top-k, min-p and top-p keep in chunks of whole rows (`logprobs_kept`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from plaudit.ops.filtering import check_temperature, filtered_logits
+from plaudit.ops.filtering import check_filter, check_temperature, filtered_logits
 from plaudit.ops.logprobs_kept import gradients_of_kept, softmax_of_kept
 from plaudit.ops.logprobs_tiles import Softmax, gradients_in_tiles, slices, softmax_in_tiles
 from plaudit.ops.masks import wide
@@ -41,11 +41,12 @@ class _Head(NamedTuple):
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
     chunk_size: int | None
 
     @property
     def keeps_all(self) -> bool:
-        return not (self.top_k > 0 or self.top_p < 1.0)
+        return not (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)
 
     def most_logits(self, vocabulary: int) -> int | None:
         """How many logits a tile may have."""
@@ -54,7 +55,8 @@ class _Head(NamedTuple):
     def kept(self, vocabulary: int) -> dict[str, Any]:
         """Arguments of `logprobs_kept`."""
         size = self.chunk_size or chunk_rows(vocabulary)
-        return {"top_k": self.top_k, "top_p": self.top_p, "chunk_size": size}
+        filters = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+        return {"filters": filters, "chunk_size": size}
 
 
 def token_logprobs(
@@ -66,6 +68,7 @@ def token_logprobs(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     chunk_size: int | None = None,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Log π(token) and the entropy of π, per token, where π is the sampling distribution.
@@ -76,10 +79,12 @@ def token_logprobs(
     Results are float32, or float64 if the input is. Gradients reach hidden, weight and bias; the
     kept set is held constant. The entropy's gradient costs nothing unless it is used.
     At most chunk_size × V logits exist at once; by default a size that is fast.
-    Raises ValueError for a token outside the vocabulary or a temperature that is not positive.
+    Raises ValueError for a token outside the vocabulary, a temperature that is not positive, or a
+    filter out of its range.
     Check: equals log_softmax of the full logits, for every chunk size, gradients included.
     """
     check_temperature(temperature)
+    check_filter(top_k, top_p, min_p)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, found {chunk_size!r}.")
     if hidden.shape[0] != token.shape[0]:
@@ -89,7 +94,7 @@ def token_logprobs(
             f"token ids must lie in [0, {weight.shape[0]}), "
             f"found {int(token.min())} to {int(token.max())}."
         )
-    head = _Head(temperature, top_k, top_p, chunk_size)
+    head = _Head(temperature, top_k, top_p, min_p, chunk_size)
     wanted = [x for x in (hidden, weight, bias) if x is not None and x.requires_grad]
     if not (torch.is_grad_enabled() and wanted):
         found = _forward(hidden, weight, bias, token, head, with_slope=False)
@@ -107,6 +112,7 @@ def token_logprobs_of(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """As `token_logprobs`, for a head of any kind: `logits_of(hidden [n, H])` gives [n, V].
 
@@ -123,6 +129,7 @@ def token_logprobs_of(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
         )
         each = z.log_softmax(-1)
         with torch.no_grad():

@@ -1,10 +1,13 @@
-"""Softmax over the words that top-k and top-p keep, in chunks of whole rows, and its gradients.
+"""Softmax over the words that filters keep, in chunks of whole rows, and its gradients.
 
-Which words are kept is known only from a whole row of logits, so that a few arrays of chunk × V
+Which words top-k, min-p and top-p keep is known only from a whole row of logits, so that a few arrays of chunk × V
 exist at once. The kept set is held constant; the drawn token always counts as kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,18 +24,17 @@ def softmax_of_kept(
     bias: Tensor | None,
     token: Tensor,
     *,
-    top_k: int,
-    top_p: float,
+    filters: Mapping[str, Any],
     chunk_size: int,
     with_mean_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(logp [N], entropy [N], Σ π(v) weight[v] [N, H] or None)."""
+    """(logp [N], entropy [N], Σ π(v) weight[v] [N, H] or None); `filters` are `keep_mask`'s."""
     num, dtype = hidden.shape[0], wide(hidden.dtype)
     logp = torch.empty(num, dtype=dtype, device=hidden.device)
     entropy = torch.empty_like(logp)
     mean_weight = torch.empty_like(hidden, dtype=dtype) if with_mean_weight else None
     for rows in slices(num, chunk_size):
-        z, prob, log_norm = _chunk(hidden[rows], weight, bias, token[rows], top_k, top_p)
+        z, prob, log_norm = _chunk(hidden[rows], weight, bias, token[rows], filters)
         logp[rows] = z.gather(-1, token[rows, None]).squeeze(-1) - log_norm
         entropy[rows] = log_norm - torch.linalg.vecdot(prob, z)
         if mean_weight is not None:
@@ -48,8 +50,7 @@ def gradients_of_kept(
     grad_logp: Tensor | None,
     grad_entropy: Tensor | None,
     *,
-    top_k: int,
-    top_p: float,
+    filters: Mapping[str, Any],
     chunk_size: int,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -59,7 +60,7 @@ def gradients_of_kept(
     grad_weight = torch.zeros_like(weight, dtype=dtype) if needs[1] else None
     grad_bias = torch.zeros_like(bias, dtype=dtype) if bias is not None and needs[2] else None
     for rows in slices(hidden.shape[0], chunk_size):
-        z, grad_z, log_norm = _chunk(hidden[rows], weight, bias, token[rows], top_k, top_p)
+        z, grad_z, log_norm = _chunk(hidden[rows], weight, bias, token[rows], filters)
         # d logp / dz = onehot − π;   d entropy / dz = −π (log π + entropy)
         if grad_entropy is None:
             assert grad_logp is not None
@@ -87,14 +88,18 @@ def gradients_of_kept(
 
 
 def _chunk(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, token: Tensor, top_k: int, top_p: float
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token: Tensor,
+    filters: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(logits z [n, V], probabilities [n, V], logsumexp of z [n]) of one chunk.
 
     Tokens that are not kept have z = 0 and probability 0, so that products with z stay finite.
     """
     z = product(hidden, weight, bias).to(wide(hidden.dtype))
-    drop = keep_mask(z, top_k=top_k, top_p=top_p).logical_not_()
+    drop = keep_mask(z, **filters).logical_not_()
     drop.scatter_(-1, token[:, None], False)
     z.masked_fill_(drop, -torch.inf)
     largest, where = z.max(-1)

@@ -13,7 +13,7 @@ Precision = Literal["float32", "int8"]
 
 
 class Sampling(Config):
-    """The distribution of answers: logits / temperature, then top-k, then top-p."""
+    """The distribution of answers: logits / temperature, then top-k, then min-p, then top-p."""
 
     max_new_tokens: int = Field(
         ge=1, description="Longest answer in tokens; an answer cut here has no stop token."
@@ -32,8 +32,20 @@ class Sampling(Config):
         description="Draw from the fewest most likely tokens whose mass reaches this; 1 is off.",
     )
     top_k: int = Field(0, ge=0, description="Draw from this many most likely tokens; 0 is off.")
+    min_p: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Draw from tokens at least this times as likely as the most likely one; 0 is "
+        "off (2407.01082; 0.05 to 0.1 is usual).",
+    )
 
     @property
-    def distribution(self) -> tuple[float, float, int]:
+    def distribution(self) -> tuple[float, float, int, float]:
         """What two samplings must share for their log-probabilities to be of one distribution."""
-        return self.temperature, self.top_p, self.top_k
+        return self.temperature, self.top_p, self.top_k, self.min_p
+
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens cannot be drawn."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0

@@ -47,7 +47,7 @@ class Trajectories:
     `chosen` [B, T] on those of them that the policy drew (its stop tokens included) or is to learn:
     the others are observations, such as a tool's output or the user's next turn, which are read and
     carry no loss. `sampling` is the distribution that log-probabilities are taken under: the one
-    the tokens were drawn from (temperature, top-k, top-p), or the model's own where they were
+    the tokens were drawn from (temperature, top-k, min-p, top-p), or the model's own where they were
     given. `logp` [B, T] are the log-probabilities they were drawn with; 0 off `chosen`, and for
     given tokens. `terminated` [B] is true where the conversation came to its end, `truncated` [B]
     where a limit cut it. `version` [B] counts the updates of the weights that drew the row. `texts`

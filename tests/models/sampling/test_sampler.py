@@ -73,6 +73,8 @@ def test_a_wrapped_projection_takes_the_hosted_path() -> None:
         Sampling(max_new_tokens=12, temperature=1.7, top_k=6),
         Sampling(max_new_tokens=12, temperature=2.0, top_p=0.8),
         Sampling(max_new_tokens=12, temperature=3.0, top_k=12, top_p=0.7),
+        Sampling(max_new_tokens=12, temperature=1.5, min_p=0.1),
+        Sampling(max_new_tokens=12, temperature=3.0, top_k=30, min_p=0.2, top_p=0.9),
         Sampling(max_new_tokens=12, temperature=0.0),
     ],
     ids=str,
@@ -351,7 +353,16 @@ def test_unusable_input_is_refused_in_one_sentence(given: dict[str, Any], messag
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -2}], ids=str
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_k": -2},
+        {"min_p": 1.5},
+        {"min_p": -0.1},
+    ],
+    ids=str,
 )
 def test_sampling_refuses_values_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):

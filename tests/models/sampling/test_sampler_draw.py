@@ -20,12 +20,15 @@ ALMOST_ONE = 1 - 2**-53
     ("sampling", "weights"),
     [
         # p ∝ 1, 2, 3, 4; at temperature 0.5 ∝ squares; top-k 2 keeps 3 and 4;
-        # top-p 0.6: 0.4 falls short, so 3 crosses it and is kept.
+        # top-p 0.6: 0.4 falls short, so 3 crosses it and is kept; min-p 0.6: 2/4 falls short.
         (Sampling(max_new_tokens=1), [1, 2, 3, 4]),
         (Sampling(max_new_tokens=1, temperature=0.5), [1, 4, 9, 16]),
         (Sampling(max_new_tokens=1, top_k=2), [0, 0, 3, 4]),
         (Sampling(max_new_tokens=1, top_p=0.6), [0, 0, 3, 4]),
         (Sampling(max_new_tokens=1, temperature=0.5, top_k=3, top_p=0.6), [0, 0, 9, 16]),
+        (Sampling(max_new_tokens=1, min_p=0.6), [0, 0, 3, 4]),
+        (Sampling(max_new_tokens=1, temperature=0.5, min_p=0.2), [0, 4, 9, 16]),
+        (Sampling(max_new_tokens=1, min_p=0.45, top_p=0.75), [0, 0, 3, 4]),
     ],
     ids=str,
 )

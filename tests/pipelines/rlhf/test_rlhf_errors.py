@@ -217,6 +217,7 @@ def test_an_unknown_key_names_the_nearest_as_flag_and_in_a_recipe(folder):
 def test_answers_that_cannot_differ_are_refused(folder):
     assert "sampling.temperature=0" in refused(*REWARD, "--sampling.temperature", "0")
     assert "sampling.top_k=1" in refused(*REWARD, "--sampling.top-k", "1")
+    assert "sampling.min_p=1" in refused(*REWARD, "--sampling.min-p", "1")
     said = stopped(*REWARD, "--sampling.temperature", "0.001", then=ANEW)
     assert said.startswith("all answers to each prompt are equal")
 

@@ -42,8 +42,8 @@ def draw(logits: Tensor, u: Tensor | None, sampling: Sampling) -> tuple[Tensor, 
     z = logits if logits.dtype == torch.float64 else logits.float()
     if sampling.temperature not in (0.0, 1.0):
         z = z / sampling.temperature
-    if sampling.top_k > 0 or sampling.top_p < 1.0:
-        keep = keep_mask(z, top_k=sampling.top_k, top_p=sampling.top_p)
+    if sampling.filters:
+        keep = keep_mask(z, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p)
         z = z.masked_fill(~keep, -torch.inf)
     if sampling.temperature == 0.0:
         token = z.argmax(-1)

@@ -1,7 +1,7 @@
 """Answers drawn from a causal language model, with the log-probability of every drawn token.
 
     u[i, t]   from a counter-based generator keyed by (seed, row i)
-    p         softmax(logits / temperature) over the tokens that top-k and top-p keep
+    p         softmax(logits / temperature) over the tokens that top-k, min-p and top-p keep
     token     the first whose cumulative p exceeds u
 
 Each prompt is read once and shared by its answers; finished rows leave the batch. What a row draws

@@ -65,10 +65,11 @@ def check_keys(config: RLHFConfig, source: str) -> None:
             f"{config.feedback.file}, would not be used: leave out one of the two"
         )
     drawn, feedback, improve = config.sampling, config.feedback, config.improve
-    if drawn.temperature == 0 or drawn.top_k == 1:
-        key = "top_k=1" if drawn.temperature else "temperature=0"
+    greedy = {"temperature": 0, "top_k": 1, "min_p": 1}
+    found = [f"{name}={value}" for name, value in greedy.items() if getattr(drawn, name) == value]
+    if found:
         raise UserError(
-            f"with sampling.{key} all answers to a prompt are equal, so there would be "
+            f"with sampling.{found[0]} all answers to a prompt are equal, so there would be "
             f"nothing to compare, and nothing for {improve.upper()} to prefer: draw from more than "
             "the most likely token"
         )
