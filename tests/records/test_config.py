@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 import plaudit
+from plaudit.pipelines.rlhf.config import RLHFConfig
 from plaudit.records.config import Config, dump_yaml, merge, resolve
 from plaudit.records.errors import UserError
-from plaudit.records.recipes import find_recipe, load_recipe, read_yaml
+from plaudit.records.field_names import FIELD_NAMES, configs_in, keys_called
+from plaudit.records.recipes import Recipe, find_recipe, load_recipe, read_yaml
+from plaudit.records.sampling import Sampling
 
 
 class StepConfig(Config):
@@ -24,10 +27,18 @@ class StepConfig(Config):
     kl_coef: float = Field(0.05, description="Weight of the divergence from the reference.")
 
 
+class DrawConfig(Config):
+    called = {"p": "top_p"}  # noqa: RUF012
+    refused = {"penalty": "it is forgotten at once: leave it out"}  # noqa: RUF012
+
+    top_p: float = Field(1.0, description="Mass.")
+
+
 class JobConfig(Config):
     model: str | None = Field(None, description="Folder of the model (null: the embedded one).")
     ppo: StepConfig = Field(StepConfig(lr=3e-4), description="The algorithm.")
     steps: int = Field(10, description="Updates. " * 30)
+    draw: DrawConfig | None = Field(None, description="How to draw.")
     kind: Literal["a", "b"] = Field("a", description="One of two.")
     tags: tuple[str, ...] = Field((), description="Free words.")
     table: dict[str, float] = Field({}, description="Numbers by name.")
@@ -55,6 +66,14 @@ def recipe(tmp_path):
         ("ppo: {lr: -1}", r"ppo.lr = -1 \(file .*, line 2\): input should be greater than 0"),
         ("kind: c", r"kind = 'c' \(file .*, line 2\): input should be 'a' or 'b'"),
         ("steps: 1.5", r"steps = 1.5 \(file .*, line 2\): input should be a valid integer"),
+        ("ppo:\n  learning_rate: 1", r"unknown key 'learning_rate' in ppo \(file .*, line 3\); learning_rate is called lr here$"),
+        ("learning_rate: 1", r"'learning_rate' \(file .*, line 2\); learning_rate is called ppo.lr here$"),
+        ("draw: {beta: 1}", r"'beta' in draw \(file .*, line 2\); beta is called ppo.kl_coef here$"),
+        ("p: 1", r"'p' \(file .*, line 2\); p is called draw.top_p here$"),
+        ("ppo: {p: 1}", r"'p' in ppo \(file .*, line 2\); p is called draw.top_p here$"),
+        ("draw: {penalty: 1}", r"'penalty' in draw \(file .*, line 2\); it is forgotten at once: leave it out$"),
+        ("penalty: 1", r"'penalty' \(file .*, line 2\); it is forgotten at once: leave it out$"),
+        ("lora_r: 1", r"unknown key 'lora_r' \(file .*, line 2\)$"),
         ("ppo: 3\nstps: 1", r"unknown key 'stps' .*\(and 1 more\)$"),
     ],
 )  # fmt: skip
@@ -100,6 +119,26 @@ def test_a_python_call_is_refused_in_the_same_words():
         StepConfig(lrr=1)
     with pytest.raises(UserError, match="unknown key 'kl_coeff' in ppo; did you mean 'kl_coef'"):
         JobConfig(ppo={"kl_coeff": 1})
+    with pytest.raises(UserError, match=r"'beta' in StepConfig; beta is called kl_coef here$"):
+        StepConfig(beta=1)
+    with pytest.raises(UserError, match=r"'init_kl_coef' in JobConfig; .* ppo.kl_coef here$"):
+        JobConfig(init_kl_coef=1)
+    with pytest.raises(UserError, match=r"'beta' \(the keyword argument beta\); .* ppo.kl_coef"):
+        resolve(JobConfig, Recipe("x.yaml", "x", {}), {"beta": 1})
+    with pytest.raises(
+        UserError, match=r"'repetition_penalty' in Sampling; with it .*leave it out$"
+    ):
+        Sampling(max_new_tokens=1, repetition_penalty=1.1)
+
+
+def test_each_name_of_others_leads_to_a_key_that_some_config_has():
+    ends = {
+        key for kind in every_config() for _, one in configs_in(kind) for key in one.model_fields
+    }
+    awaited = {"clip_high", "eval_every", "reward", "weights"}
+    for name, keys in FIELD_NAMES.items():
+        assert keys_called(RLHFConfig, (), name) or set(keys) <= awaited, name
+        assert {key.rpartition(".")[2] for key in keys} <= ends | awaited
 
 
 def test_values_take_their_declared_type(recipe):

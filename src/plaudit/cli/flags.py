@@ -18,13 +18,8 @@ from pydantic import BaseModel
 from plaudit.cli.words import page
 from plaudit.records.config import Config
 from plaudit.records.errors import UserError
-from plaudit.records.field_names import FIELD_NAMES
+from plaudit.records.field_names import Key, keys_called, why_refused
 from plaudit.records.recipes import plain_scalar
-
-Key = tuple[str, ...]
-
-MOST_MEANT = 3
-"""Flags that a hint names at most."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,11 @@ class Flag:
 
     @property
     def name(self) -> str:
-        return "--" + ".".join(self.path)
+        return _flag(self.path)
+
+
+def _flag(path: Key) -> str:
+    return "--" + ".".join(path)
 
 
 def flags_of(kind: type[BaseModel], path: Key = ()) -> Iterator[Flag]:
@@ -57,8 +56,9 @@ def flags_of(kind: type[BaseModel], path: Key = ()) -> Iterator[Flag]:
 
 
 def read_flags(kind: type[BaseModel], words: Sequence[str], own: Sequence[str]) -> dict[Key, Any]:
-    """The values that words give, by their key's path; the last one wins, and lists add up.
+    """The values that words give, by their key's path.
 
+    Of a key that is given twice the last value counts; what it holds of many adds up.
     `own` are the verb's own options, for the hint where a flag is not known. Values are still texts.
     """
     flags = {flag.path: flag for flag in flags_of(kind)}
@@ -71,7 +71,7 @@ def read_flags(kind: type[BaseModel], words: Sequence[str], own: Sequence[str]) 
         name, equals, value = word.removeprefix("--").partition("=")
         path, positive = _path(name, flags)
         if path not in flags:
-            raise UserError(_unknown(name, flags, own))
+            raise UserError(_unknown(kind, name, flags, own))
         flag = flags[path]
         if flag.takes == "switch":
             values[path] = _switched(flag, positive, [value] if equals else rest)
@@ -81,10 +81,7 @@ def read_flags(kind: type[BaseModel], words: Sequence[str], own: Sequence[str]) 
             given.append(rest.pop(0))
             if flag.takes == "one":
                 break
-        found = _value(flag, given)
-        if flag.takes == "many" and isinstance(values.get(path), list) and isinstance(found, list):
-            found = [*values[path], *found]
-        values[path] = found
+        values[path] = _added(values.get(path), _value(flag, given))
     return values
 
 
@@ -156,7 +153,9 @@ def _path(name: str, flags: Mapping[Key, Flag]) -> tuple[Key, bool]:
     return path, True
 
 
-def _unknown(name: str, flags: Mapping[Key, Flag], own: Sequence[str]) -> str:
+def _unknown(
+    kind: type[BaseModel], name: str, flags: Mapping[Key, Flag], own: Sequence[str]
+) -> str:
     path = tuple(name.replace("-", "_").split("."))
     known = {".".join(key): flag.name for key, flag in flags.items()}
     known |= {one: f"--{one}" for one in own}
@@ -164,9 +163,10 @@ def _unknown(name: str, flags: Mapping[Key, Flag], own: Sequence[str]) -> str:
     if within:
         return f"--{name} is a group of keys: give one of them, such as {within[0]}"
     wanted, last = ".".join(path), path[-1]
-    here = [flag.name for key, flag in flags.items() if key[-1] == FIELD_NAMES.get(last)]
-    if here:
-        return f"--{name} is called {' or '.join(here)} here"
+    if (why := why_refused(kind, path[:-1], last)) is not None:
+        return f"unknown key --{name}; {why}"
+    if here := keys_called(kind, path[:-1], last):
+        return f"unknown key --{name}; {last} is called {' or '.join(map(_flag, here))} here"
     ends: dict[str, list[str]] = {}
     for key, flag in flags.items():
         ends.setdefault(key[-1], []).append(flag.name)
@@ -213,6 +213,15 @@ def _value(flag: Flag, given: list[str]) -> Any:
     if not given:
         raise UserError(f"{flag.name} needs a value: {flag.value}")
     return given[0]
+
+
+def _added(before: Any, value: Any) -> Any:
+    """What a key holds once it is given again: `--reward a --reward b` is `--reward a b`."""
+    if isinstance(before, list) and isinstance(value, list):
+        return [*before, *value]
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {**before, **value}
+    return value
 
 
 def _told(value: Any) -> str:

@@ -14,18 +14,16 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from plaudit.records.errors import UserError, nearest
-from plaudit.records.field_names import FIELD_NAMES
+from plaudit.records.field_names import Key, config_of, keys_called, why_refused
 from plaudit.records.recipes import KINDS, Recipe, plain_scalar
 
 C = TypeVar("C", bound="Config")
-
-Key = tuple[str, ...]
 
 
 if TYPE_CHECKING:
@@ -48,8 +46,15 @@ class Config(BaseModel, metaclass=_Speaking):
     """A frozen set of choices; every field is described by `Field(description=...)` or a docstring.
 
     Values are coerced by the declared type (the text "1e-5" becomes a float) and checked; a key
-    that is not declared raises UserError with the nearest declared name.
+    that is not declared raises UserError with the nearest declared name, or with what `called` and
+    `refused` say of it.
     """
+
+    called: ClassVar[Mapping[str, str]] = {}
+    """What others call a key of this config -> the key, beside `field_names.FIELD_NAMES`."""
+
+    refused: ClassVar[Mapping[str, str]] = {}
+    """A key that will not be taken -> why, and what to do."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -208,10 +213,7 @@ def _fault(kind: type[Any], fault: ErrorDetails, given: _Given) -> str:
     within = f" in {owner}" if owner else f" in {kind.__name__}" if given.recipe is None else ""
     if fault["type"] == "extra_forbidden":
         valid = [*_valid_names(kind, loc[:-1]), *(given.own if by_flag and not owner else ())]
-        ours = FIELD_NAMES.get(key)
-        if ours in valid:
-            return f"unknown key {key!r}{within}{where}; it is called {ours!r} here"
-        hint = nearest(key, valid).removeprefix(" (").removesuffix(")")
+        hint = _why(kind, loc) or nearest(key, valid).removeprefix(" (").removesuffix(")")
         return f"unknown key {key!r}{within}{where}" + (f"; {hint}" if hint else "")
     if fault["type"] == "missing":
         return f"missing key {key!r}{within}{where}"
@@ -233,21 +235,26 @@ def _fault(kind: type[Any], fault: ErrorDetails, given: _Given) -> str:
     return f"{name} = {fault['input']!r}{where}: {said}"
 
 
+def _why(kind: type[Any], loc: Key) -> str | None:
+    """What is known of an unknown key: why it is refused, or what it is called here."""
+    *path, key = loc
+    owner = tuple(path)
+    if (said := why_refused(kind, owner, key)) is not None:
+        return said
+    names = [
+        ".".join(one[len(owner) :] if one[:-1] == owner else one)
+        for one in keys_called(kind, owner, key)
+    ]
+    return f"{key} is called {' or '.join(names)} here" if names else None
+
+
 def _valid_names(kind: type[Any], path: Key) -> list[str]:
     """Names of the fields of the config found by following `path` from `kind`."""
     for part in path:
         field = kind.model_fields.get(part)
-        inner = None if field is None else _config_in(field.annotation)
+        inner = None if field is None else config_of(field.annotation)
         if inner is None:
             return []
         kind = inner
     top = KINDS if not path else ()
     return [*kind.model_fields, *top]
-
-
-def _config_in(annotation: Any) -> type[BaseModel] | None:
-    """The config class in an annotation such as `PPOConfig | None`."""
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +15,12 @@ Precision = Literal["float32", "int8"]
 
 class Sampling(Config):
     """The distribution of answers: logits / temperature, then top-k, then min-p, then top-p."""
+
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size"),
+        "with it a token's probability would depend on which tokens were drawn before, and what is "
+        "drawn would not be what is trained: leave it out",
+    )
 
     max_new_tokens: int = Field(
         ge=1, description="Longest answer in tokens; an answer cut here has no stop token."
