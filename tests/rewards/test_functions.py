@@ -277,7 +277,10 @@ def test_a_persons_ctrl_c_goes_through(tmp_path):
     [
         ("[[1.0], [2.0]]", r"returned \[1.0\] for completion 0"),
         ("np.ones((2, 1))", r"returned array\(\[1.\]\) for completion 0"),
-        ("[1.0, None]", r"returned None for completion 1 \('{b}'\)"),
+        (
+            "[1.0, None]",
+            r"returned None for completion 1 \('{b}'\): it must return a finite number, since answers are",
+        ),
         ("{1.0, 2.0}", "returned set {1.0, 2.0}, not a list of 2 numbers"),
         ("{0: 1.0, 1: 2.0}", "returned dict .*, not a list of 2 numbers"),
         ("'12'", "returned str '12', not a list of 2 numbers"),
@@ -328,6 +331,29 @@ def test_numbers_may_come_as_any_ordered_collection(tmp_path):
         ("def score(prompts, completions, /): 0", ["prompt"], "takes 'prompts' by its place"),
         ("def score(**columns): 0", ["prompt", "completions"], "--columns other=completions$"),
         ("def score(completions): 0", ["prompt", "prompts"], "--columns other=prompts$"),
+        ("def score(prompt, completion, topic): 0", ["prompt", "topic"], None),
+        ("async def score(completion, **columns): 0", ["prompt"], None),
+        ("def score(completion, completions): 0", ["prompt", "completion"], None),
+        ("def score(completions): 0", ["prompt", "completion"], None),
+        ("def score(completion): 0", ["prompt", "completions"], None),
+        (
+            "def score(completion): 0",
+            ["prompt", "completion"],
+            "given the answer by that name: .*=completion$",
+        ),
+        ("def score(completion, prompts): 0", ["prompt"], "wants 'prompts', .*mean 'prompt'"),
+        ("def score(completion, top): 0", ["prompt", "topic"], r"'topic'.*--columns top=topic$"),
+        (
+            "def score(completion, completions): 0",
+            ["prompt"],
+            "wants 'completion', .*'completions'",
+        ),
+        ("def score(completion, /): 0", ["prompt"], "takes 'completion' by its place"),
+        (
+            "def score(prompts): 0",
+            ["prompt"],
+            r"one answer a call def reward\(prompt, completion, \*\*columns\)$",
+        ),
     ],
 )
 def test_columns_and_arguments_must_fit(tmp_path, definition, columns, said):
@@ -343,3 +369,23 @@ def test_columns_and_arguments_must_fit(tmp_path, definition, columns, said):
 def test_a_reward_is_given_what_it_takes(tmp_path):
     function = reward(tmp_path, "def score(completions, x):\n    return x\n")
     assert scores(function, "a", "b", x=[1, 2], y=[3, 4]) == [1, 2]
+
+
+def test_a_reward_of_one_answer_is_called_for_each(tmp_path):
+    text = """
+async def score(prompt, completion, x):
+    return one(completion, x)
+def one(completion, x):
+    if completion == "c":
+        raise ValueError("no c")
+    return len(prompt_of(x)) + len(completion)
+def prompt_of(x):
+    return "p" * x
+"""
+    for name in ("score", "one"):
+        function = reward(tmp_path, text, name)
+        assert scores(function, "a", "bb", x=[1, 2], y=[3, 4]) == [2, 4]
+        with pytest.raises(
+            UserError, match=r"^mine raised ValueError: no c \(\S+mine.py, line 6, "
+        ):
+            scores(function, "a", "c", x=[1, 2])

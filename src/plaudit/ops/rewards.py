@@ -1,4 +1,4 @@
-"""Several rewards of the same answers as one."""
+"""Rewards of several measures as one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from plaudit.ops.shapes import check_same_shape
+
 
 def combined(
     scores: Mapping[str, Float[Tensor, " B"]], weights: Sequence[float]
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """(Σ w·score over the measures that spoke, whether any did): NaN is a measure that abstains.
+    """The weighted sum of what the measures say of each row, and whether any of them says anything.
 
-    A row from which all abstain has the sum 0 and is not heard: whoever uses the sum must leave it
-    out, or it counts as an answer worth 0 (trl#5902). Raises ValueError for another number of
-    weights than of scores.
-    Check: with one measure that always speaks the sum is its weighted score.
+    total = Σ w·score over the measures that speak; NaN is a measure that abstains from the row. Of a
+    row from which all abstain the total is 0 and `heard` is false: whoever takes the sum without the
+    mask takes "nobody judged it" for a judgement of 0, as nansum does (trl#5902). A measure that
+    counts for nothing (weight 0) is only watched: it does not make a row heard.
+    Raises ValueError where there is not one weight for each measure, or there is no measure.
+    Check: without NaN this is the matrix product of scores and weights.
     """
-    if len(weights) != len(scores):
-        raise ValueError(f"there are {len(scores)} scores but {len(weights)} weights.")
-    total: Tensor | None = None
-    heard: Tensor | None = None
-    for weight, score in zip(weights, scores.values(), strict=True):
-        spoke = ~score.isnan()
-        mine = torch.where(spoke, weight * score, 0.0)
-        total = mine if total is None else total + mine
-        heard = spoke if heard is None else heard | spoke
-    if total is None or heard is None:
-        raise ValueError("there are no scores to combine.")
-    return total, heard
+    if len(scores) != len(weights) or not scores:
+        raise ValueError(f"{len(weights)} weights were given for {len(scores)} measures.")
+    check_same_shape(**scores)
+    each = torch.stack(list(scores.values()), -1)
+    weight = each.new_tensor(list(weights))
+    spoke = ~each.isnan()
+    total = torch.where(spoke, weight * each, 0.0).sum(-1)
+    return total, (spoke & (weight != 0)).any(-1)

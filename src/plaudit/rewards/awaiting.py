@@ -6,9 +6,13 @@ import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Set
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from typing import Any
+
+
+class Late(Exception):
+    """What was promised did not come in time."""
 
 
 class EventLoop:
@@ -40,13 +44,14 @@ class EventLoop:
             return self._run(_together(listed))
         return listed
 
-    def outcomes(self, values: list[Any], *, timeout: float | None) -> list[Any]:
-        """The elements, those that are awaitable awaited together, each at most `timeout` seconds;
-        in the place of one that fails stands what it raised."""
-        if not any(inspect.isawaitable(value) for value in values):
-            return values
-        settled: list[Any] = self._run(_outcomes(values, timeout))
-        return settled
+    def outcomes(
+        self, promised: Sequence[Awaitable[Any]], timeout: float | None
+    ) -> list[tuple[Any, BaseException | None]]:
+        """(value, None) or (None, what was raised) of each, in their order.
+
+        All are awaited together; one that takes longer than `timeout` seconds is cancelled (`Late`).
+        """
+        return list(self._run(_each(promised, timeout))) if promised else []
 
     def _run(self, awaitable: Awaitable[Any]) -> Any:
         if self._thread is None:
@@ -106,6 +111,21 @@ async def _outcome(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None
         return await awaitable, None
     except BaseException as error:
         return None, error
+
+
+async def _each(
+    values: Sequence[Awaitable[Any]], timeout: float | None
+) -> list[tuple[Any, BaseException | None]]:
+    async def one(value: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+        # The time runs from this task's own first step: one that blocks the loop makes none late.
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await value, None
+        except BaseException as error:
+            return None, Late() if limit.expired() else error
+
+    return await asyncio.gather(*map(one, values))
 
 
 async def _together(values: list[Any]) -> list[Any]:
