@@ -142,12 +142,15 @@ def test_rewards_that_fail(inside: Path) -> None:
     ("words", "said"),
     [
         (["--reward", "judges.py:vowel"], "did you mean 'vowels'"),
-        (["--reward", "vowels"], "is neither module:function"),
+        (["--reward", "vowels"], "is neither a function (module:function"),
         (
             ["--reward", "judges.py:vowels", "--weights", "1", "2"],
-            "2 weights (1.0 2.0) for 1 reward",
+            "there are 2 weights for 1 reward",
         ),
-        (["--reward", "judges.py:vowels", "--reward-timeout", "2"], "async def vowels(prompt"),
+        (
+            ["--reward", "judges.py:vowels", "--reward-timeout", "2"],
+            "timeout is the time of one answer",
+        ),
         (["--sampling.temperature", "0"], "all answers to a prompt are equal"),
         (["--num-minibatches", "9"], "num_minibatches is 9, but a step has only 4 prompts"),
         (["--num-held-out", "12"], "none is left to train on"),

@@ -21,6 +21,9 @@ from plaudit.records.errors import UserError
 from plaudit.records.field_names import Key, keys_called, why_refused
 from plaudit.records.recipes import plain_scalar
 
+MOST_MEANT = 3
+"""Flags that a hint names at most."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -166,7 +169,7 @@ def _unknown(
     if (why := why_refused(kind, path[:-1], last)) is not None:
         return f"unknown key --{name}; {why}"
     if here := keys_called(kind, path[:-1], last):
-        return f"unknown key --{name}; {last} is called {' or '.join(map(_flag, here))} here"
+        return f"unknown key --{name}; {last} is called {' or '.join(map(_flag, here[:MOST_MEANT]))} here"
     ends: dict[str, list[str]] = {}
     for key, flag in flags.items():
         ends.setdefault(key[-1], []).append(flag.name)

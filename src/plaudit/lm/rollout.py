@@ -210,8 +210,10 @@ def numbers(drawn: Drawn, judge: Judge) -> dict[str, float]:
             said[f"{name}/mean"] = _mean(score, ~score.isnan())
         elif len(judge.names) > 1:
             said[f"reward/{name}"] = _mean(score, ~score.isnan())
-    failed = getattr(judge, "failed", {})
-    said |= {f"reward/{name}/failed": float(n) for name, n in failed.items() if n}
+    failures: dict[str, int] = getattr(
+        judge, "taken_failures", dict
+    )()  # a judge of functions counts them
+    said |= {f"reward/{name}/failed": float(n) for name, n in failures.items() if n}
     return said
 
 

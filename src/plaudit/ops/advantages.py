@@ -112,13 +112,13 @@ def has_signal(
     reward: Float[Tensor, "*batch G"], heard: Bool[Tensor, "*batch G"] | None = None
 ) -> Bool[Tensor, "*batch"]:
     """True for groups of which two answers at least are heard whose rewards differ by more than
-    rounding: the others have nothing to teach."""
+    rounding, at the resolution of float32, in which models score: the others teach nothing."""
     _check_group(reward)
     if heard is None:
         heard = torch.ones_like(reward, dtype=torch.bool)
     check_same_shape(reward=reward, heard=heard)
     several = heard.sum(-1) > 1
-    return several & ~near_constant(reward, heard, dim=-1).squeeze(-1)
+    return several & ~near_constant(reward.float(), heard, dim=-1).squeeze(-1)
 
 
 def _centred(reward: Tensor, heard: Tensor | None) -> tuple[Tensor, Tensor]:

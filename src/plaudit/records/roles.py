@@ -136,22 +136,3 @@ class Judge(Protocol):
         They keep the precision that they were made in, so that rounding is known as rounding.
         """
         ...
-
-
-class Judge(Protocol):
-    """Scores whole answers by one measure or several; each may abstain from an answer."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """One name for each measure, in order."""
-        ...
-
-    @property
-    def weights(self) -> Sequence[float]:
-        """What each measure counts for in the sum (`ops.combined`)."""
-        ...
-
-    def __call__(self, batch: Trajectories) -> Mapping[str, Tensor]:
-        """Scores [B] of each measure by its name, in the order of `names`: float64, finite, and NaN
-        where the measure abstains from a row."""
-        ...

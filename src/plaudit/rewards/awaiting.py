@@ -139,20 +139,5 @@ async def _together(values: list[Any]) -> list[Any]:
     return [task.result() for task in tasks]
 
 
-async def _outcomes(values: list[Any], timeout: float | None) -> list[Any]:
-    """The elements, or what they raised; one that takes too long is cancelled: TimeoutError."""
-
-    async def one(value: Any) -> Any:
-        if not inspect.isawaitable(value):
-            return value
-        try:
-            async with asyncio.timeout(timeout):
-                return await value
-        except (Exception, SystemExit) as error:  # a user's code may raise anything
-            return error
-
-    return list(await asyncio.gather(*(one(value) for value in values)))
-
-
 async def _collected(values: AsyncIterable[Any]) -> list[Any]:
     return [value async for value in values]

@@ -248,7 +248,7 @@ def checked_scores(
     name: str = "the reward",
     may_abstain: bool = False,
 ) -> list[float]:
-    """The function's numbers, one for each completion, each finite; NaN for None where it may abstain.
+    """The function's numbers, one for each completion, each finite.
 
     What the function does not take is left out of the call, unless it takes `**columns`. With
     `may_abstain` None is NaN here: there is no score. Raises `UserError` naming the count, the first

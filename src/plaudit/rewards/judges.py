@@ -29,16 +29,22 @@ SENTIMENT = "sentiment"
 
 
 class RewardJudge:
-    """A reward role as a judge of one measure: the sum of each answer's rewards."""
+    """A reward role as a judge of one measure, the sum of each answer's rewards; others are watched,
+    at weight 0."""
 
-    def __init__(self, reward: Reward, name: str = "reward") -> None:
-        self._reward = reward
-        self.names, self.weights = (name,), (1.0,)
+    def __init__(
+        self, reward: Reward, name: str = "reward", *, watched: Mapping[str, Reward] | None = None
+    ) -> None:
+        self._rewards = {name: reward, **(watched or {})}
+        self.names = tuple(self._rewards)
+        self.weights = (1.0, *(0.0 for _ in self.names[1:]))
 
     def __call__(self, batch: Trajectories) -> dict[str, Tensor]:
         """See `records.roles.Judge`; UserError for a reward that is not finite."""
-        (name,) = self.names
-        return {name: require_finite(self._reward(batch).double().sum(1), name)}
+        return {
+            name: require_finite(reward(batch).double().sum(1), name)
+            for name, reward in self._rewards.items()
+        }
 
 
 class ScoredReward:

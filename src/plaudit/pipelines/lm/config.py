@@ -106,8 +106,12 @@ class PromptKeys(ModelKeys):
     reward_timeout: float | None = Field(
         None,
         gt=0,
-        description="Seconds for one answer, of async rewards that judge one at a time; it then "
-        "abstains.",
+        description="Seconds for one answer, of rewards that judge one at a time; it then abstains.",
+    )
+    reward_workers: int = Field(
+        0,
+        ge=0,
+        description="Processes for rewards that judge one answer at a time and are not async.",
     )
     num_held_out: int = Field(
         16, ge=0, description="Prompts at the end of the file that are never trained on."

@@ -52,7 +52,7 @@ from plaudit.records.state import Saved
 from plaudit.records.types import Prompt, Trajectories
 from plaudit.records.watch import Watch
 from plaudit.rewards.functions import reward_file
-from plaudit.rewards.judges import ScoredReward, check_judge, load_judge
+from plaudit.rewards.judges import LoadedJudge, ScoredReward, load_judge
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class World:
     """What the loop of any of these jobs is given."""
 
     parts: Parts
-    judge: Judge
+    judge: LoadedJudge
     reference: LocalReference
     train: list[Prompt]
     held_out: list[Prompt]
@@ -164,8 +164,11 @@ def _improve(
             headline=["objective/scores", "groups/with_signal", "answer/length"],
         )
         save_policy(stages, name, actor, done)
+        for said in world.judge.first_failure.values():
+            stages.progress.note(f"Some answers were left out: {said}")
         after = _answers(config, stages, world, "answers_after")
         sides = [_side(world, batch) for batch in (before, after) if batch is not None]
+        world.judge.close()
         return _conclude(name, stages, sides, more or {})
 
 
@@ -173,12 +176,17 @@ def make_world(config: PromptKeys, stages: Stages) -> World:
     """Reads and refuses, the cheap first; the weights last."""
     run, note = stages.run, stages.progress.note
     check_keys(config)
-    judge = load_judge(config.reward, config.weights, timeout=config.reward_timeout)
+    judge = load_judge(
+        config.reward,
+        config.weights,
+        timeout=config.reward_timeout,
+        workers=config.reward_workers,
+    )
     path = str(DEMO_PROMPTS) if config.prompts == "demo" else config.prompts
     rows = read_sources({"prompts": (path, "prompt")}, config.columns)["prompts"].rows
     for said in rows.notes:
         note(said)
-    check_judge(judge, rows)
+    judge.check(rows[0], rows.source)
     if len(rows) <= config.num_held_out:
         raise UserError(
             f"{rows.source} has {len(rows)} prompts, of which num_held_out={config.num_held_out} "

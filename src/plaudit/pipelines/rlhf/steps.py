@@ -146,7 +146,7 @@ def improving_by(name: str, algorithm: Callable[..., Iterator[Event]]) -> Improv
     ) -> None:
         config, gold = parts.inputs.config, parts.inputs.gold
         watched = {} if gold is None else {"gold": GoldReward(gold)}
-        given: dict[str, Any] = {"judge": RewardJudge(reward, "reward_model", watched)}
+        given: dict[str, Any] = {"judge": RewardJudge(reward, "reward_model", watched=watched)}
         if name != "best_of_n":
             given["reference"] = reference
         kept = stages.take(
