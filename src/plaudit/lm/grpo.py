@@ -37,7 +37,13 @@ from plaudit.lm.learning import EntropyController, Position, Surrogate, learn
 from plaudit.lm.loop import samples
 from plaudit.lm.rollout import Drawn, RolloutKeys, learned_rows, numbers, rollout
 from plaudit.lm.steps import corrected
-from plaudit.ops import centred_advantage, group_advantage, masked_scale, masked_whiten
+from plaudit.ops import (
+    centred_advantage,
+    group_advantage,
+    masked_sample_variance,
+    masked_variance,
+    masked_whiten,
+)
 from plaudit.ops.policy_losses import OF_ANSWERS, SurrogateKeys
 from plaudit.records.events import Checkpoint, Done, Event, Rollout, Step
 from plaudit.records.losses import cut
@@ -55,7 +61,9 @@ class GRPOConfig(RolloutKeys):
         "clip", description="The surrogate: an entry of docs/algorithms/grpo.md."
     )
     scale: Literal["group", "batch", "none"] = Field(
-        "group", description="What divides r − mean: std of the group, of the batch, or nothing."
+        "group",
+        description="What divides r − mean: std of the group's scores, of the batch's "
+        "(2508.08221), or nothing.",
     )
     ddof: int = Field(1, ge=0, le=1, description="std divides by n − ddof.")
     eps: float = Field(1e-4, ge=0, description="Added to the std.")
@@ -213,6 +221,9 @@ def _standardised(config: GRPOConfig, drawn: Drawn, score: Tensor, heard: Tensor
         each = group_advantage(values, mask, ddof=config.ddof, eps=config.eps)
         return groups.back(each)
     middle = groups.back(centred_advantage(values, mask))
-    if config.scale == "none" or not bool(heard.any()):
+    if config.scale == "none" or int(heard.sum()) <= config.ddof:
         return middle
-    return masked_scale(middle, heard, eps=config.eps)
+    variance = masked_sample_variance if config.ddof else masked_variance
+    # where: groups without a signal are 0 already, and all of them where the std is 0 too.
+    scaled = middle / (variance(score, heard).sqrt() + config.eps)
+    return torch.where(middle == 0.0, 0.0, scaled).to(middle.dtype)
