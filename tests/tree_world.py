@@ -1,6 +1,8 @@
 """The roles of language-model algorithms on trees of tokens (`trees.py`): tables over the nodes.
 
-actor = TreeActor(tree, logits)                 logits [N, V], a row for each inner node
+    actor = TreeActor(tree, logits)                 logits [N, V], a row for each inner node
+
+Temperature is honoured; top-k, top-p and greedy draws are refused.
 """
 
 from __future__ import annotations
