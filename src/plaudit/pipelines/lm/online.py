@@ -7,6 +7,7 @@ The reward is any function of texts, a reward model's folder, or several of them
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,8 +154,11 @@ def _improve(
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole job around one algorithm's loop."""
-    with free_threads(stages.run, stages.progress.note):
-        world = make_world(config, stages)
+    with (
+        free_threads(stages.run, stages.progress.note),
+        contextlib.closing(the_judge(config)) as judge,
+    ):
+        world = make_world(config, stages, judge)
         actor = world.parts.actor
         before = _answers(config, stages, world, "answers_before")
         done = stages.take(
@@ -168,25 +172,27 @@ def _improve(
             stages.progress.note(f"Some answers were left out: {said}")
         after = _answers(config, stages, world, "answers_after")
         sides = [_side(world, batch) for batch in (before, after) if batch is not None]
-        world.judge.close()
         return _conclude(name, stages, sides, more or {})
 
 
-def make_world(config: PromptKeys, stages: Stages) -> World:
-    """Reads and refuses, the cheap first; the weights last."""
-    run, note = stages.run, stages.progress.note
+def the_judge(config: PromptKeys) -> LoadedJudge:
+    """Whoever the keys name; `close` ends its processes."""
     check_keys(config)
-    judge = load_judge(
+    return load_judge(
         config.reward,
         config.weights,
         timeout=config.reward_timeout,
         workers=config.reward_workers,
     )
+
+
+def make_world(config: PromptKeys, stages: Stages, judge: LoadedJudge) -> World:
+    """Reads and refuses, the cheap first; the weights last."""
+    run, note = stages.run, stages.progress.note
     path = str(DEMO_PROMPTS) if config.prompts == "demo" else config.prompts
     rows = read_sources({"prompts": (path, "prompt")}, config.columns)["prompts"].rows
     for said in rows.notes:
         note(said)
-    judge.check(rows[0], rows.source)
     if len(rows) <= config.num_held_out:
         raise UserError(
             f"{rows.source} has {len(rows)} prompts, of which num_held_out={config.num_held_out} "
@@ -194,6 +200,7 @@ def make_world(config: PromptKeys, stages: Stages) -> World:
         )
     check_sources(run, fingerprints(config, rows), note)
     folder = read_model(config)
+    judge.check(rows[0], rows.source, folder.codec.tokenizer)
     most = config.sampling.max_new_tokens
     prompts = prompts_of(rows, folder.codec, max_new_tokens=most)
     longest = max(len(prompt.ids) for prompt in prompts) + most
