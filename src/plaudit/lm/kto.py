@@ -8,8 +8,9 @@ the batch's answers, each behind the prompt of another, at least 0 and held cons
 optimiser's whole batch, by a pass of its own before the update, so no cut into micro-batches
 changes it. BCO's δ is the mean of all rewards seen so far.
 Sources: Ethayarajh et al. 2024 (2402.01306); Jung et al. 2024 (2404.04656).
-KTO has no optimum of the form π_ref exp(r/β): answers that are good less than half the time go to
-0, and the others share the rest by where they began.
+KTO has no optimum of the form π_ref exp(r/β): answers that are called good less than half the time
+go to 0, and the others share the rest as (how often they are in the data)·(2q − 1) for small β, q how
+often they are called good; π_ref hardly matters.
 """
 
 from __future__ import annotations
