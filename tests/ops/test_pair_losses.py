@@ -1,4 +1,5 @@
-"""Every loss of pairs and labels: values against plain floats, gradients against finite differences."""
+"""Every loss of pairs and labels: values against formulas of their own, gradients against finite
+differences."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oracles.preference_losses import LOSSES, sigma
+from oracles import pair_formulas as pf
 from plaudit.ops import LABEL_LOSSES, PAIR_LOSSES
 from plaudit.ops.pair_losses import Answer, PairKeys
 
@@ -26,35 +27,16 @@ def answers(dtype=torch.float64, num: int = 40) -> tuple[Answer, Answer]:
     return sides[0], sides[1]
 
 
-def expected(name: str, won: Answer, lost: Answer) -> list[float]:
-    rows = []
-    for i in range(len(won.logp)):
-        w, x = (
-            {k: float(getattr(s, k)[i]) for k in ("logp", "ref", "length")} for s in (won, lost)
-        )
-        rows.append(
-            LOSSES[name](
-                x_w=w["logp"] - w["ref"],
-                x_l=x["logp"] - x["ref"],
-                n_w=w["length"],
-                n_l=x["length"],
-                l_w=w["logp"],
-                l_l=x["logp"],
-                m_w=w["logp"] / w["length"],
-                m_l=x["logp"] / x["length"],
-                beta=KEYS.beta,
-                eps=KEYS.smoothing,
-                gamma=KEYS.gamma,
-                alpha=KEYS.alpha,
-                tau=KEYS.tau,
-                delta=KEYS.delta,
-            )
-        )
-    return rows
+def expected(name: str, won: Answer, lost: Answer) -> torch.Tensor:
+    sides = [pf.Side(s.logp.double(), s.ref.double(), s.length.double()) for s in (won, lost)]
+    return pf.formula(
+        name, *sides, beta=KEYS.beta, eps=KEYS.smoothing, gamma=KEYS.gamma, alpha=KEYS.alpha,
+        tau=KEYS.tau, delta=KEYS.delta,
+    )  # fmt: skip
 
 
 def test_the_table_and_the_oracle_have_the_same_losses() -> None:
-    assert set(PAIR_LOSSES) == set(LOSSES)
+    assert set(PAIR_LOSSES) == set(pf.FORMULAS)
 
 
 @pytest.mark.parametrize("name", sorted(PAIR_LOSSES))
@@ -63,8 +45,7 @@ def test_value(name: str, dtype: torch.dtype, close: float) -> None:
     won, lost = answers(dtype)
     margin = torch.zeros_like(won.logp)
     found = PAIR_LOSSES[name].function(won, lost, KEYS, margin).double()
-    wanted = torch.tensor(expected(name, won, lost), dtype=torch.float64)
-    assert torch.allclose(found, wanted, rtol=close, atol=close)
+    assert torch.allclose(found, expected(name, won, lost), rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("name", sorted(PAIR_LOSSES))
@@ -142,13 +123,9 @@ def test_label_losses(name: str) -> None:
     ratio = torch.tensor([1.5, -0.5, 2.0, 0.1], dtype=torch.float64)
     good = torch.tensor([True, True, False, False])
     found = LABEL_LOSSES[name](ratio, good, beta=0.4, level=0.3, good_weight=1.2, bad_weight=0.7)
-    for x, is_good, loss in zip(ratio.tolist(), good.tolist(), found.tolist(), strict=True):
-        u, z = 0.4 * x, 0.3
-        if name == "kto":
-            wanted = 1.2 * (1 - sigma(u - z)) if is_good else 0.7 * (1 - sigma(z - u))
-        else:
-            wanted = 1.2 * -math.log(sigma(u - z)) if is_good else 0.7 * -math.log(sigma(z - u))
-        assert loss == pytest.approx(wanted, rel=1e-12)
+    formula = {"kto": pf.kto, "bco": pf.bco_labels}[name]
+    wanted = formula(ratio, good, beta=0.4, level=0.3, good=1.2, bad=0.7)
+    assert torch.allclose(found, wanted, rtol=1e-12)
 
 
 def test_kto_pushes_each_kind_its_way_and_costs_half_at_the_level() -> None:

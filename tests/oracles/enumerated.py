@@ -7,7 +7,7 @@ token by token.
     group_gradient(...)      expected gradient of a critic-free method
     fixed_point(field, z)    where a vector field is 0
     minimiser(loss, ...)     the policy at which an enumerated loss is least
-    tempted, larger_beta, grpo_limit, max_rl_limit, ipo_optimum      closed forms
+    tempted, larger_beta, grpo_limit, max_rl_limit, ipo_optimum, kto_limit      closed forms
 """
 
 from __future__ import annotations
@@ -202,6 +202,11 @@ class World:
     length: Tensor
     prefer: Tensor
 
+    @property
+    def ratio(self) -> Tensor:
+        """log π/π_ref."""
+        return self.logp - self.ref
+
     def sides(self, a: Sequence[int], b: Sequence[int]) -> tuple[Side, Side]:
         """Pairs of answers by number."""
         one, two = (Side(self.logp[[*i]], self.ref[[*i]], self.length[[*i]]) for i in (a, b))
@@ -326,3 +331,20 @@ def max_rl_limit(ref: Tensor, reward: Tensor, beta: float) -> Tensor:
 def ipo_optimum(ref: Tensor, prefer: Tensor, tau: float) -> Tensor:
     """π_ref exp(E_y'[p(y ≻ y')]/τ)/Z, with y' over all answers alike (2310.12036, section 5)."""
     return tempted(ref, prefer.mean(1), tau)
+
+
+def kto_limit(ref: Tensor, share: Tensor, quality: Tensor, beta: float) -> Tensor:
+    """KTO with z = 0: π ∝ μ (2q − 1) σ′(β log(π/π_ref)) where that is above 0, and 0 elsewhere.
+
+    μ is how often an answer is in the data, q how often it is called good there. The mean loss is
+    Σ μ (q + (1 − 2q) σ(u)), least on the simplex where ∂/∂π is one number for all that is left;
+    σ′ is ¼ for small β, so π_ref hardly matters.
+    """
+    policy = torch.where(quality > 0.5, share * (2 * quality - 1), 0.0)
+    policy = policy / policy.sum()
+    for _ in range(1000):
+        odds = (policy.log() - ref).mul(beta).exp()
+        slope = odds / (1 + odds) ** 2
+        wanted = torch.where(quality > 0.5, share * (2 * quality - 1) * slope, 0.0)
+        policy = (policy + wanted / wanted.sum()) / 2
+    return policy

@@ -9,6 +9,7 @@ import torch
 
 from oracles import enumerated as e
 from oracles import group_formulas as g
+from oracles import pair_formulas as pf
 from oracles import tabular
 from trees import BANDIT, LOPSIDED, SQUARE, TWO_PROMPTS, Tree, some_logits, some_rewards
 
@@ -262,6 +263,26 @@ def test_bco_is_right_for_one_level_only() -> None:
         assert apart(found, e.tempted(ref, logit, BETA)) < 1e-8
         at_zero = e.minimiser(e.pairs_loss("bco", beta=BETA, delta=0.0), ref, length, prefer)
         assert apart(at_zero, e.tempted(ref, logit, BETA)) > 0.005
+
+
+def test_kto_shares_by_how_often_an_answer_is_there_and_is_good() -> None:
+    """Against the minimum of the enumerated loss over the answers that are good more than half the
+    time; the loss falls further as any of the others goes to 0."""
+    ref = torch.tensor([0.0, 1.0, 0.0, 0.5, 0.0], dtype=torch.float64).log_softmax(0)
+    quality = torch.tensor([0.9, 0.7, 0.6, 0.3, 0.1], dtype=torch.float64)
+    for beta in (0.1, 1.0):
+        for share in (torch.full((5,), 0.2, dtype=torch.float64), ref.exp()):
+            price = share * (1 - 2 * quality)
+            found = e.minimiser(
+                lambda w, p=price[:3], b=beta: (p * pf.sigma(b * w.ratio)).sum(),
+                ref[:3], torch.ones(3).double(), torch.ones(3, 3).double(),
+            )  # fmt: skip
+            limit = e.kto_limit(ref, share, quality, beta)
+            assert apart(limit[:3], found) < 1e-9
+            assert limit[3:].tolist() == [0, 0]
+            if beta == 0.1:
+                wanted = share[:3] * (2 * quality[:3] - 1)
+                assert apart(limit[:3], wanted / wanted.sum()) < 0.003
 
 
 def test_the_hinges_minimum_is_below_all_around_it() -> None:
