@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from plaudit.records.sampling import Sampling
-from plaudit.records.types import Prompt, Trajectories
+from plaudit.records.turns import canonical_messages
+from plaudit.records.types import Message, Prompt, Text, Trajectories
 
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec
@@ -52,6 +54,74 @@ def given_answers(
         texts=("",) * num,
         sampling=Sampling(max_new_tokens=max(longest, 1)),
     )
+
+
+@dataclass
+class Answered:
+    """Prompts with what followed them, collected one by one: equal prompts become one, and equal
+    answers to it are tokenised once.
+
+    Prompts are equal where their messages are, and a plain text is one turn of the user.
+    """
+
+    codec: TextCodec
+    prompts: list[Prompt] = field(default_factory=list)
+    answers: list[Given] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    group: list[int] = field(default_factory=list)
+    _asked: dict[str, int] = field(default_factory=dict)
+    _known: dict[tuple[int, str], int] = field(default_factory=dict)
+
+    def ask(self, prompt: Text) -> int:
+        """The number of a prompt."""
+        name = _name(canonical_messages(prompt))
+        if name not in self._asked:
+            made = self.codec.prompt(prompt)
+            self._asked[name] = len(self.prompts)
+            self.prompts.append(made)
+        return self._asked[name]
+
+    def row(self, prompt: Text, answer: str) -> int:
+        """The row of an answer to a prompt."""
+        g = self.ask(prompt)
+        if (g, answer) not in self._known:
+            ids = self.codec.completion_ids(self.prompts[g], answer)
+            self._known[g, answer] = self._add(g, Given(ids), answer)
+        return self._known[g, answer]
+
+    def whole(self, asked: Text, prompt: Prompt, given: Given, text: str) -> int:
+        """A row that is tokenised already; rows of which the same was `asked` share their prompt."""
+        g = self._asked.setdefault(_name(canonical_messages(asked)), len(self.prompts))
+        if g == len(self.prompts):
+            self.prompts.append(prompt)
+        return self._add(g, given, text)
+
+    def tokens(self, row: int) -> int:
+        """Of the prompt and what followed it."""
+        return len(self.prompts[self.group[row]].ids) + len(self.answers[row].ids)
+
+    def batch(self, rows: Sequence[int]) -> Trajectories:
+        """These rows, in their order, with the prompts they need; one that is named twice is there
+        twice."""
+        used = sorted({self.group[row] for row in rows})
+        new = {g: i for i, g in enumerate(used)}
+        examples = [(self.prompts[self.group[row]], self.answers[row]) for row in rows]
+        return replace(
+            given_answers(examples, pad_id=self.codec.pad_id),
+            prompts=tuple(self.prompts[g] for g in used),
+            group=torch.tensor([new[self.group[row]] for row in rows]),
+            texts=tuple(self.texts[row] for row in rows),
+        )
+
+    def _add(self, g: int, given: Given, text: str) -> int:
+        self.answers.append(given)
+        self.texts.append(text)
+        self.group.append(g)
+        return len(self.answers) - 1
+
+
+def _name(messages: Sequence[Message]) -> str:
+    return json.dumps(messages, sort_keys=True)
 
 
 def turns(there: Iterable[bool], chosen: Iterable[bool]) -> list[tuple[int, int]]:

@@ -228,7 +228,11 @@ FORMATS: tuple[Format, ...] = (
         "ShareGPT conversations",
         ("conversations", "system"),
         lambda row: chat.is_sharegpt(row) and not chat.has_pair(row),
-        {"prompt-completion": chat.sharegpt_example, "prompt": chat.sharegpt_prompt},
+        {
+            "prompt-completion": chat.sharegpt_example,
+            "messages": chat.sharegpt_whole,
+            "prompt": chat.sharegpt_prompt,
+        },
     ),
     Format(
         "OpenAI's messages",

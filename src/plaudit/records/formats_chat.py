@@ -162,6 +162,10 @@ def sharegpt_example(row: Row) -> Row:
     )
 
 
+def sharegpt_whole(row: Row) -> Row:
+    return {"messages": _sharegpt_turns(row, last="the assistant's")}
+
+
 def sharegpt_prompt(row: Row) -> Row:
     return {"prompt": _sharegpt_turns(row, last="the user's")}
 

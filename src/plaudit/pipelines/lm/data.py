@@ -6,158 +6,151 @@ that is longer than it may be is left out, never cut, and whoever calls is told 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from plaudit.models.answers import Given, given_answers
-from plaudit.models.conversations import learned_turns, plain_text
+from plaudit.models.answers import Answered
+from plaudit.models.conversations import learned_turns, own_turns, plain_text
 from plaudit.models.text import TextCodec
 from plaudit.pipelines.rlhf.opinions import Opinions, held_out_prompts
 from plaudit.pipelines.rlhf.sources import at_row
+from plaudit.records.columns import parse_number
 from plaudit.records.errors import UserError
 from plaudit.records.pairs import Pairs
-from plaudit.records.rows import Row, Rows
+from plaudit.records.rows import Row, Rows, brief
 from plaudit.records.turns import answer_text, canonical_messages
-from plaudit.records.types import Prompt, Text, Trajectories
+from plaudit.records.types import Trajectories
 
 
-@dataclass
-class Answered:
-    """Prompts with their answers, each kept once; `limit` is the longest row in tokens."""
+class LeftOut(list[int]):
+    """Indices of rows longer than `limit` tokens, in the file's order, with their own `tokens`.
 
-    codec: TextCodec
-    limit: int
-    prompts: list[Prompt] = field(default_factory=list)
-    answers: list[Given] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    group: list[int] = field(default_factory=list)
-    _asked: dict[str, int] = field(default_factory=dict)
-    _known: dict[tuple[int, str], int | None] = field(default_factory=dict)
+    `what` names the limit: max_length, or the model's context where that is what limits.
+    """
 
-    def row(self, prompt: Text, answer: str) -> int | None:
-        """The row of an answer to a prompt; None where both together are too long."""
-        name = json.dumps(canonical_messages(prompt), sort_keys=True)
-        if name not in self._asked:
-            self._asked[name] = len(self.prompts)
-            self.prompts.append(self.codec.prompt(prompt))
-        g = self._asked[name]
-        if (g, answer) not in self._known:
-            ids = self.codec.completion_ids(self.prompts[g], answer)
-            self._known[g, answer] = self.add(g, Given(ids), answer)
-        return self._known[g, answer]
+    def __init__(self, codec: TextCodec, max_length: int | None) -> None:
+        super().__init__()
+        self.limit = codec.context if max_length is None else max_length
+        self.what = "the model's context" if max_length is None else "max_length"
+        self.tokens: list[int] = []
+        self.shortest: tuple[int, int] | None = None
+        if self.limit > codec.context:
+            raise UserError(
+                f"max_length is {self.limit:,}, but the model's context is {codec.context:,} tokens"
+            )
 
-    def add(self, g: int, given: Given, text: str) -> int | None:
-        """One more row of prompt g; None where it is too long."""
-        if len(self.prompts[g].ids) + len(given.ids) > self.limit:
-            return None
-        self.answers.append(given)
-        self.texts.append(text)
-        self.group.append(g)
-        return len(self.answers) - 1
-
-    def batch(self) -> Trajectories:
-        """All rows."""
-        examples = [(self.prompts[g], x) for g, x in zip(self.group, self.answers, strict=True)]
-        whole = given_answers(examples, pad_id=self.codec.pad_id)
-        used = sorted(set(self.group))
-        new = {g: i for i, g in enumerate(used)}
-        return replace(
-            whole,
-            prompts=tuple(self.prompts[g] for g in used),
-            group=torch.tensor([new[g] for g in self.group]),
-            texts=tuple(self.texts),
-        )
+    def fits(self, index: int, tokens: int) -> bool:
+        """Whether row `index` is short enough; else it is left out."""
+        if self.shortest is None or tokens < self.shortest[1]:
+            self.shortest = (index, tokens)
+        if tokens > self.limit:
+            self.append(index)
+            self.tokens.append(tokens)
+        return tokens <= self.limit
 
 
 def examples(
     rows: Rows, kind: str, codec: TextCodec, *, max_length: int | None
-) -> tuple[Trajectories, list[int]]:
+) -> tuple[Trajectories, LeftOut]:
     """What fine-tuning learns, and the rows left out as too long.
 
-    `kind` is messages (every turn of the assistant is learned), prompt-completion or text.
+    `kind` is messages (every turn of the assistant is learned), prompt-completion or text; a row that
+    is there twice counts twice.
     """
-    made, left_out = _empty(codec, max_length), []
+    made, left_out, kept = Answered(codec), LeftOut(codec, max_length), []
     for i, row in enumerate(rows):
         with at_row(rows, i):
-            if kind == "prompt-completion":
-                answer = answer_text(row["completion"])
-                place = made.row(row["prompt"], answer)
-                codec.require_closed(row["prompt"], answer)
-            else:
-                place = _add_whole(made, row, kind)
-        if place is None:
-            left_out.append(i)
-    return _fitting(made, rows, left_out).batch(), left_out
+            place = _example(made, row, kind)
+        if left_out.fits(i, made.tokens(place)):
+            kept.append(place)
+    _require_some(rows, kept, left_out)
+    return made.batch(kept), left_out
 
 
-def compared(rows: Rows, codec: TextCodec, *, max_length: int | None) -> tuple[Opinions, list[int]]:
+def compared(rows: Rows, codec: TextCodec, *, max_length: int | None) -> tuple[Opinions, LeftOut]:
     """Comparisons, and the rows left out as too long.
 
     A column `share` is the share of votes for the chosen answer (1 where there is none, ½ a tie),
-    `margin` by how much it should lead.
+    `margin` by how much it should lead. An answer compared with itself says nothing and is left out;
+    `said_of_equal` tells of those.
     """
-    made, left_out = _empty(codec, max_length), []
+    made, left_out = Answered(codec), LeftOut(codec, max_length)
+    shares, has_margin = _shares(rows), "margin" in rows[0]
     found: list[tuple[int, int, float, float]] = []
-    has_margin = "margin" in rows[0]
+    fitting: list[int] = []
     for i, row in enumerate(rows):
         with at_row(rows, i):
-            answers = [answer_text(row[name]) for name in ("chosen", "rejected")]
-            a, b = (made.row(row["prompt"], text) for text in answers)
-            share = _share(row)
-        if a is None or b is None:
-            left_out.append(i)
-        elif a != b:  # an answer compared with itself says nothing
-            found.append((a, b, share, float(row["margin"]) if has_margin else 0.0))
-    _fitting(made, rows, left_out)
+            a, b = (made.row(row["prompt"], answer_text(row[n])) for n in ("chosen", "rejected"))
+        if not left_out.fits(i, max(made.tokens(a), made.tokens(b))):
+            continue
+        fitting.append(i)
+        if a != b:
+            found.append((a, b, shares[i], float(row["margin"]) if has_margin else 0.0))
+    _require_some(rows, fitting, left_out)
     if not found:
         raise UserError(f"{rows.source}: both answers of every row are equal: nothing is compared")
+    used = sorted({row for pair in found for row in pair[:2]})
     columns = list(zip(*found, strict=True))
     pairs = Pairs(columns[0], columns[1], columns[2], columns[3] if has_margin else ())
-    return Opinions(made.batch(), pairs), left_out
+    return Opinions(made.batch(used), pairs.among(used)), left_out
 
 
 def labelled(
     rows: Rows, codec: TextCodec, *, max_length: int | None
-) -> tuple[Trajectories, Tensor, list[int]]:
+) -> tuple[Trajectories, Tensor, LeftOut]:
     """Answers, whether each is good [B], and the rows left out as too long.
 
     An answer that was labelled twice is two rows: both opinions count.
     """
-    made, left_out, is_good = _empty(codec, max_length), [], []
+    made, left_out, kept, is_good = Answered(codec), LeftOut(codec, max_length), [], []
     for i, row in enumerate(rows):
         with at_row(rows, i):
-            answer = answer_text(row["completion"])
-            before = len(made.answers)
-            place = made.row(row["prompt"], answer)
-            if place is not None and len(made.answers) == before:
-                place = made.add(made.group[place], made.answers[place], answer)
-        if place is None:
-            left_out.append(i)
-        else:
+            place = made.row(row["prompt"], answer_text(row["completion"]))
+        if left_out.fits(i, made.tokens(place)):
+            kept.append(place)
             is_good.append(bool(row["label"]))
-    return _fitting(made, rows, left_out).batch(), torch.tensor(is_good), left_out
+    _require_some(rows, kept, left_out)
+    return made.batch(kept), torch.tensor(is_good), left_out
 
 
-def said_of_long(rows: Rows, left_out: Sequence[int]) -> str | None:
+def said_of_long(rows: Rows, left_out: LeftOut) -> str | None:
     """A sentence on rows that were left out; None without any."""
     if not left_out:
         return None
-    which = "row is" if len(left_out) == 1 else "rows are"
+    tokens, index = max(zip(left_out.tokens, left_out, strict=True))
+    is_one = len(left_out) == 1
     return (
-        f"{len(left_out):,} of {len(rows):,} {which} longer than max_length and left out, the first "
-        f"in {rows.where(left_out[0])}"
+        f"{len(left_out):,} of {len(rows):,} rows {'is' if is_one else 'are'} longer than "
+        f"{left_out.what}, {left_out.limit:,} tokens, and left out "
+        f"({'it' if is_one else 'the longest'} is {rows.where(index)}: {tokens:,} tokens)"
+    )
+
+
+def said_of_equal(rows: Rows) -> str | None:
+    """A sentence on comparisons of an answer with itself; None without any."""
+    equal = [
+        i
+        for i, row in enumerate(rows)
+        if answer_text(row["chosen"]) == answer_text(row["rejected"])
+    ]
+    if not equal:
+        return None
+    which = "row compares" if len(equal) == 1 else "rows compare"
+    return (
+        f"{len(equal):,} of {len(rows):,} {which} an answer with itself and {'is' if len(equal) == 1 else 'are'} left out, the first "
+        f"in {rows.where(equal[0])}"
     )
 
 
 def split_examples(
     batch: Trajectories, extra: Mapping[str, Tensor], *, share: float, seed: int
 ) -> tuple[tuple[Trajectories, dict[str, Tensor]], tuple[Trajectories, dict[str, Tensor]]]:
-    """(to learn, to judge by): whole prompts are held out, with what belongs to their rows."""
-    held = held_out_prompts(len(batch.prompts), share=share, seed=seed)
+    """(to learn, to judge by): whole prompts are held out, with what belongs to their rows; none of
+    them where the share is 0."""
+    held = held_out_prompts(len(batch.prompts), share=share, seed=seed) if share else set()
     group = batch.group.tolist()
     parts = []
     for wanted in (False, True):
@@ -166,38 +159,50 @@ def split_examples(
     return parts[0], parts[1]
 
 
-def _empty(codec: TextCodec, max_length: int | None) -> Answered:
-    limit = codec.context if max_length is None else max_length
-    if limit > codec.context:
-        raise UserError(
-            f"max_length is {limit:,}, but the model's context is {codec.context:,} tokens"
-        )
-    return Answered(codec, limit)
-
-
-def _add_whole(made: Answered, row: Row, kind: str) -> int | None:
-    """A conversation or a plain text, as a prompt of its own."""
+def _example(made: Answered, row: Row, kind: str) -> int:
+    """The place of a row that fine-tuning learns."""
+    if kind == "prompt-completion":
+        answer = answer_text(row["completion"])
+        place = made.row(row["prompt"], answer)
+        made.codec.require_closed(made.prompts[made.group[place]], answer)
+        return place
     if kind == "text":
-        prompt, given = plain_text(made.codec, row["text"])
-    else:
-        prompt, given = learned_turns(made.codec, row["messages"])
-    made.prompts.append(prompt)
-    return made.add(len(made.prompts) - 1, given, "")
+        return made.whole(row["text"], *plain_text(made.codec, row["text"]), row["text"])
+    prompt, given = learned_turns(made.codec, row["messages"])
+    turns = canonical_messages(row["messages"])
+    said = "\n\n".join(turns[i]["content"] for i in own_turns(turns))
+    return made.whole(prompt.messages, prompt, given, said)
 
 
-def _fitting(made: Answered, rows: Rows, left_out: Sequence[int]) -> Answered:
-    if not made.answers:
+def _require_some(rows: Rows, kept: Sequence[int], left_out: LeftOut) -> None:
+    if not kept:
+        assert left_out.shortest is not None
+        index, tokens = left_out.shortest
         raise UserError(
-            f"{rows.source}: all {len(rows):,} rows are longer than {made.limit:,} tokens "
-            f"(max_length), the first in {rows.where(left_out[0])}"
+            f"{rows.source}: all {len(rows):,} rows are longer than {left_out.limit:,} tokens "
+            f"({left_out.what}); the shortest is {rows.where(index)}: {tokens:,} tokens"
         )
-    return made
 
 
-def _share(row: Row) -> float:
-    """Of the votes for the chosen answer."""
-    value = row.get("share", 1.0)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0.0 <= value <= 1.0:
-        raise UserError(f"'share' is {value!r}, expected a share of votes from 0 to 1")
-    return float(value)
+def _shares(rows: Rows) -> list[float]:
+    """Of the votes for each row's chosen answer."""
+    if "share" in rows.left_out:
+        raise UserError(f"the column 'share' cannot be used: {rows.left_out['share']}")
+    if not any("share" in row for row in rows):
+        return [1.0] * len(rows)
+    shares = []
+    for i, row in enumerate(rows):
+        with at_row(rows, i):
+            value: Any = row.get("share")
+            if rows.only_texts and isinstance(value, str):
+                value = parse_number(value)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0.0 <= value <= 1.0:
+                said = brief(row["share"]) if "share" in row else "missing"
+                raise UserError(
+                    f"'share' is {said}, expected the chosen answer's share of votes, from 0 to 1, in "
+                    "every row; a column that means something else needs another name "
+                    "(--columns other=share)"
+                )
+            shares.append(float(value))
+    return shares

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from plaudit.models.text import TextCodec
 from plaudit.pipelines.lm.config import DataKeys
-from plaudit.pipelines.lm.data import compared, examples, labelled, said_of_long, split_examples
+from plaudit.pipelines.lm.data import (
+    LeftOut,
+    compared,
+    examples,
+    labelled,
+    said_of_equal,
+    said_of_long,
+    split_examples,
+)
 from plaudit.pipelines.rlhf.opinions import Opinions, split_opinions
 from plaudit.records.datasets import read_dataset
 from plaudit.records.errors import UserError
@@ -52,7 +60,7 @@ def texts(
 ) -> tuple[Trajectories, Trajectories | None]:
     """Conversations, wanted answers or plain texts: to learn from, and to judge by."""
 
-    def read(use: str) -> tuple[Trajectories, list[int]]:
+    def read(use: str) -> tuple[Trajectories, LeftOut]:
         kind = files.kinds[use]
         return examples(files.rows[use], kind, codec, max_length=config.max_length)
 
@@ -72,7 +80,10 @@ def pairs(
 ) -> tuple[Opinions, Opinions | None]:
     """Comparisons: to learn from, and to judge by."""
 
-    def read(use: str) -> tuple[Opinions, list[int]]:
+    def read(use: str) -> tuple[Opinions, LeftOut]:
+        equal = said_of_equal(files.rows[use])
+        if equal is not None:
+            note(equal)
         return compared(files.rows[use], codec, max_length=config.max_length)
 
     learn = _fitting(read, "data", files, note)
@@ -88,7 +99,7 @@ def labels(
 ) -> tuple[tuple[Trajectories, Tensor], tuple[Trajectories, Tensor] | None]:
     """Answers with whether they are good: to learn from, and to judge by."""
 
-    def read(use: str) -> tuple[tuple[Trajectories, Tensor], list[int]]:
+    def read(use: str) -> tuple[tuple[Trajectories, Tensor], LeftOut]:
         batch, is_good, left_out = labelled(files.rows[use], codec, max_length=config.max_length)
         return (batch, is_good), left_out
 
@@ -110,7 +121,7 @@ def labels(
 
 
 def _fitting(
-    read: Callable[[str], tuple[T, list[int]]],
+    read: Callable[[str], tuple[T, LeftOut]],
     use: str,
     files: Files,
     note: Callable[[str], None],

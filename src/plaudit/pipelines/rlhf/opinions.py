@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from plaudit.feedback.entries import (
     Comparison,
     Item,
     Segment,
 )
-from plaudit.models.answers import given_answers
+from plaudit.models.answers import Answered
 from plaudit.records.errors import UserError
 from plaudit.records.pairs import Pairs
-from plaudit.records.turns import answer_after, answer_text, canonical_messages
-from plaudit.records.types import Prompt, Trajectories
+from plaudit.records.turns import answer_after, answer_text
+from plaudit.records.types import Trajectories
 
 if TYPE_CHECKING:
     from plaudit.models.text import TextCodec
@@ -107,51 +105,33 @@ def opinions_on(batch: Trajectories, comparisons: Sequence[Comparison], *, split
 def opinions_of_texts(comparisons: Sequence[Comparison], codec: TextCodec) -> Opinions:
     """Comparisons of texts from elsewhere: each different answer is tokenised once.
 
-    Answers to the same prompt form one group: prompts are the same where their messages are, and a
-    plain text is one turn of the user. Raises `UserError` where nothing is decided.
+    Answers to the same prompt form one group and stand side by side. Raises `UserError` where nothing
+    is decided.
     """
-    asked: dict[str, Prompt] = {}
-    answers: dict[str, dict[str, int]] = {}
-    item_of: dict[tuple[str, str], str] = {}
-    cast: list[tuple[str, str, str, float]] = []
+    made = Answered(codec)
+    cast: list[tuple[Comparison, str, str]] = []
+    answers: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         if c.preference == "both_bad":
             continue
         with _in_item(c.item_key):
             a, b = (answer_text(answer_after(c.prompt, text, "answer")) for text in (c.a, c.b))
-            name = json.dumps(canonical_messages(c.prompt), sort_keys=True)
-            if name not in asked:
-                asked[name] = codec.prompt(c.prompt)
-        known = answers.setdefault(name, {})
+            known = answers.setdefault(made.ask(c.prompt), {})
         for text in (a, b):
-            known.setdefault(text, len(known))
-            item_of.setdefault((name, text), c.item_key)
-        cast.append((name, a, b, {"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference]))
+            known.setdefault(text, c)
+        cast.append((c, a, b))
     if not cast:
         raise UserError("the feedback store holds no comparison that a reward model can learn from")
-    examples: list[tuple[Prompt, tuple[int, ...]]] = []
-    texts: list[str] = []
-    group: list[int] = []
-    first: dict[str, int] = {}
-    for g, (name, known) in enumerate(answers.items()):
-        first[name] = len(examples)
-        for answer in known:
-            with _in_item(item_of[name, answer]):
-                examples.append((asked[name], codec.completion_ids(asked[name], answer)))
-            texts.append(answer)
-            group.append(g)
-    whole = given_answers(examples, pad_id=codec.pad_id)
-    batch = replace(
-        whole,
-        prompts=tuple(asked[name] for name in answers),
-        group=torch.tensor(group),
-        texts=tuple(texts),
+    for known in answers.values():
+        for text, c in known.items():
+            with _in_item(c.item_key):
+                made.row(c.prompt, text)
+    pairs = Pairs(
+        tuple(made.row(c.prompt, a) for c, a, _ in cast),
+        tuple(made.row(c.prompt, b) for c, _, b in cast),
+        tuple({"a": 1.0, "b": 0.0, "tie": 0.5}[c.preference] for c, _, _ in cast),
     )
-    rows = [(first[p] + answers[p][a], first[p] + answers[p][b], share) for p, a, b, share in cast]
-    return Opinions(
-        batch,
-        Pairs(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows)),
-    )
+    return Opinions(made.batch(range(len(made.answers))), pairs)
 
 
 @contextlib.contextmanager
@@ -164,8 +144,10 @@ def _in_item(key: str) -> Iterator[None]:
 
 
 def split_opinions(opinions: Opinions, *, share: float, seed: int) -> tuple[Opinions, Opinions]:
-    """(training, held-out) opinions: whole prompts are held out, never single comparisons."""
-    held = held_out_prompts(len(opinions.batch.prompts), share=share, seed=seed)
+    """(training, held-out) opinions: whole prompts are held out, never single comparisons; none of
+    them where the share is 0."""
+    num = len(opinions.batch.prompts)
+    held = held_out_prompts(num, share=share, seed=seed) if share else set()
     parts = []
     for wanted in (False, True):
         group = opinions.batch.group.tolist()
