@@ -86,7 +86,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"refilled": [], "calls of 64": [], "generate": []}
     for repeat in range(chosen.repeats):
         for name, ways in (("refilled", refilled), ("calls of 64", drained)):
-            seconds, out = timed(lambda ways=ways: ways(sampler, prompts, 1000 * repeat))
+            seconds, out = timed(lambda ways=ways, seed=1000 * repeat: ways(sampler, prompts, seed))
             rates[name].append(sum(int(o.mask.sum()) for o in out) / seconds)
         seconds, drawn = timed(lambda: generated(model, token))
         rates["generate"].append(drawn / seconds)
