@@ -186,6 +186,29 @@ TEXT: Mapping[str, Metric] = {
         "z = max(0, beta * mean log-ratio of answers behind other prompts)",
         "Small beside the rewards of good and bad answers.",
     ),
+    # --- what was given
+    "prompts": Metric("Different prompts that were learned from.", "count", "As the file has."),
+    "rows": Metric("Answers that were learned from.", "count", "As the file has."),
+    "tokens": Metric("Tokens that carried a loss, in one pass.", "sum of the mask", "As expected."),
+    "comparisons": Metric("Comparisons that were learned from.", "count", "As the file has."),
+    "held_out_pairs": Metric(
+        "Comparisons that judge and do not teach.", "count", "The more, the narrower the intervals."
+    ),
+    "held_out_rows": Metric(
+        "Rows that judge and do not teach.", "count", "The more, the narrower the intervals."
+    ),
+    "held_out_answers": Metric(
+        "Answers that judge and do not teach.", "count", "The more, the narrower the intervals."
+    ),
+    "share_good": Metric(
+        "Share of the answers that were called good.", "mean of the labels", "0.2 to 0.8."
+    ),
+    "loss_held_out": Metric(
+        "Cross-entropy of held-out tokens, in nats.", "mean of -log pi(y_t)", "Falls.", "down"
+    ),
+    "perplexity_held_out": Metric(
+        "How surprising held-out tokens are.", "exp(loss_held_out)", "Falls.", "down"
+    ),
     # --- held out
     "eval/reward": Metric(
         "Weighted reward of new answers to held-out prompts, the same draws at every look.",

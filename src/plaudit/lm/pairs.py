@@ -54,7 +54,7 @@ class PairLoss:
         numbers = {
             "loss": each.detach().sum(),
             "margin": lead.sum(),
-            "agreed": (lead[decided] > 0).to(logp.dtype).sum(),
+            "agreed": (0.5 + 0.5 * lead[decided].sign()).sum(),
             "decided": decided.to(logp.dtype).sum(),
             "logp/chosen": torch.where(led, a.logp, b.logp).detach().sum(),
             "logp/rejected": torch.where(led, b.logp, a.logp).detach().sum(),

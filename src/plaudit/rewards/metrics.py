@@ -8,7 +8,8 @@ from plaudit.records.metric import Metric
 
 REWARD_MODEL: Mapping[str, Metric] = {
     "accuracy": Metric(
-        "Share of this step's decided comparisons that the reward model orders as voted.",
+        "Share of the decided comparisons that the model orders as voted: a reward model by its score,"
+        " a policy by its implicit reward; an equal lead counts half.",
         "mean of 1[r(chosen) > r(rejected)], ties left out",
         "Rises from 0.5; near 1 on training data with 0.6 held out is over-fitting.",
         "up",

@@ -78,7 +78,7 @@ def conclude(run: RunFolder, stage: str, figures: Mapping[str, Any]) -> dict[str
     """Write the page and results.json; the summary."""
     from plaudit.pipelines.pages.lm_report import lm_report  # matplotlib takes its time
 
-    summary = {**times(run), **before_and_after(run, stage), **figures}
+    summary = {**figures, **before_and_after(run, stage), **times(run)}
     lm_report(run, stage, summary)
     run.finish(json.loads(json.dumps(summary)))
     return summary

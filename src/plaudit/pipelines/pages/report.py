@@ -143,6 +143,7 @@ def _render(
         improve=improve.upper(),
         picks=contents.picks(answers),
         judge=judged_by(answers),
+        judged=_judged(judged_by(answers), summary),
         num_answers=len(answers),
         changes=changes,
         plots={plot.name: plot for plot in drawn},
@@ -159,6 +160,13 @@ def _render(
         has_model=(run_path / "model" / "config.json").exists(),
         has_reward_model=(run_path / "reward_model" / "config.json").exists(),
     )
+
+
+def _judged(judge: str | None, summary: Mapping[str, Any]) -> str:
+    """Whose score it is: of the gold judge, of a learned reward model, or of a reward that was given."""
+    if judge == "gold":
+        return "gold"
+    return "reward" if summary.get("reward_is_given") else "reward-model"
 
 
 def _stage_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

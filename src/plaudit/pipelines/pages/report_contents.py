@@ -89,7 +89,8 @@ def verdict(summary: Summary, num_prompts: int) -> str:
     judge = "gold score"
     if rate is None:
         rate, ends = summary.get("reward_win_rate"), summary.get("reward_win_rate_interval")
-        judge = "reward model, which it was trained to please,"
+        learned = not summary.get("reward_is_given")
+        judge = f"reward{' model' if learned else ''}, which it was trained to please,"
     if rate is None:
         return "The answers of the two models were not scored, so this page compares texts only."
     spread = f" (95\N{NO-BREAK SPACE}% interval {interval(ends, 'share')})" if ends else ""
@@ -105,7 +106,7 @@ def verdict(summary: Summary, num_prompts: int) -> str:
 def measures(summary: Summary, improve: str = "ppo") -> list[Measure]:
     """The before/after table; `improve` is how the policy was improved."""
     lines = []
-    learned = summary.get("reward_model_accuracy") is not None
+    learned = not summary.get("reward_is_given")
     reward = "Reward-model score, mean" if learned else "Reward, mean"
     for key, label, kind, note in (
         ("gold", "Gold score, mean", "score", "higher is better"),
