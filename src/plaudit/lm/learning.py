@@ -1,7 +1,9 @@
 """The gradient steps of the critic-free algorithms, and the loss that they share.
 
-    L = Σ w ℓ(ρ, A) / D  +  kl_coef · Σ w k2 / D  −  entropy_coef · Σ w H / D
+    L = Σ w ℓ(ρ, A) / D  +  kl_coef · Σ w ρ k2 / D  −  entropy_coef · Σ w H / D
 
+k2's ρ is held constant: it makes the mean over what π_old drew the gradient of KL(π ‖ π_ref) in every
+update, as DeepSeek-V3.2 has it (2512.02556), where k2 alone is right in the first one only.
 What a token counts for, w, and the denominator D belong to the optimiser's batch: see `counted`.
 """
 
@@ -42,15 +44,15 @@ class Surrogate:
     def __call__(self, part: Part) -> tuple[Tensor, Numbers]:
         """The loss, and sums over tokens: loss, KL to the old policy, clipping, entropy, ratio."""
         logp, weight = part["logp"], part["weight"]
+        ratio = (logp.detach() - part.logp_old).exp()
         each = SURROGATES[self.loss](logp, part.logp_old, part["adv"], part.chosen, self.keys)
         whole = each * weight
         if self.kl_coef:
-            whole = whole + self.kl_coef * weight * kl_k2(logp, part["logp_ref"])
+            whole = whole + self.kl_coef * weight * ratio * kl_k2(logp, part["logp_ref"])
         if self.entropy_coef:
             if torch.is_grad_enabled() and not part["entropy"].requires_grad:
                 raise ValueError("this model's entropy carries no gradient: set entropy_coef to 0")
             whole = whole - self.entropy_coef * weight * part["entropy"]
-        ratio = (logp.detach() - part.logp_old).exp()
         told = {
             "loss/policy_avg": each,
             "policy/approxkl_avg": kl_k2(logp, part.logp_old),
