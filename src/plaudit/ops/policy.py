@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,7 +49,10 @@ def clipped_surrogate(
             f"found {clip_low!r} and {clip_high!r}."
         )
     gain = adv.detach()
-    ratio = (logp - logp_old.detach()).exp()
+    moved = logp - logp_old.detach()
+    # Far above the range only A < 0 feels how far: held there, inf · 0 does not arise.
+    far = math.log1p(clip_high) + 1.0
+    ratio = torch.where(gain < 0.0, moved, moved.clamp(max=far)).exp()
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     return -torch.minimum(ratio * gain, clipped * gain)
 
