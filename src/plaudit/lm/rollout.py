@@ -9,6 +9,7 @@ prompts are drawn, at most so many times; a step that is still short is trained 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -223,11 +224,16 @@ def _mean(x: Tensor, mask: Tensor) -> float:
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:
+    """All rows; a prompt that was drawn again is a group of its own, as it is in one draw."""
     if len(parts) == 1:
         return parts[0]
+    batches = [part.batch for part in parts]
+    first = [0, *itertools.accumulate(len(batch.prompts) for batch in batches)]
+    group = torch.cat([b.group + n for b, n in zip(batches, first, strict=False)])
+    prompts = tuple(prompt for batch in batches for prompt in batch.prompts)
     return replace(
         parts[0],
-        batch=join([part.batch for part in parts]),
+        batch=replace(join(batches), prompts=prompts, group=group),
         scores={n: torch.cat([part.scores[n] for part in parts]) for n in parts[0].scores},
         score=torch.cat([part.score for part in parts]),
         heard=torch.cat([part.heard for part in parts]),
