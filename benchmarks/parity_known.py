@@ -8,8 +8,8 @@ KNOWN = [
         "`bco_pair` (row)",
         "the mean of all rewards so far, δ, is taken off both rewards",
         "no δ since February 2026 (a8f5faa57)",
-        "ours: the paper's equation 10 has δ, without which rewards that are all of one sign are "
-        "told apart by their size alone",
+        "ours: equation 10 of the paper (2404.04656) has δ, between the rewards of good and bad "
+        "answers",
     ),
     (
         "KTO's z (row)",
@@ -63,14 +63,14 @@ KNOWN = [
     ),
     (
         "KL in the loss (rows)",
-        "k2",
+        "sg(ρ) k2",
         "ρ k3 (`use_bias_correction_kl`, the default)",
-        "the gradients are equal on policy, and the losses two estimates of one KL; off policy TRL: ρ "
-        "keeps the gradient that of KL(π ‖ π_ref), and k2 alone is that of draws from π_old",
+        "both: the gradients are equal, that of KL(π ‖ π_ref) off policy too; the losses are two "
+        "estimates of one KL",
     ),
     (
         "KL in the loss, no correction (row)",
-        "k2",
+        "sg(ρ) k2",
         "k3 alone",
         "ours: k3's gradient is on average that of the other KL, KL(π_ref ‖ π)",
     ),

@@ -241,9 +241,9 @@ def _groups() -> Iterator[Row]:
     )  # fmt: skip
     kl = {"kl_coef": 0.1}
     ratio, plain = {"beta": 0.1}, {"beta": 0.1, "use_bias_correction_kl": False}
-    yield _grpo("KL", "gradient", "k2", "ρ k3", ours=kl, trl=ratio, off_policy=False)
-    yield _grpo("KL", "differs", "k2", "ρ k3", ours=kl, trl=ratio)
-    yield _grpo("KL, no correction", "differs", "k2", "k3", ours=kl, trl=plain, off_policy=False)
+    yield _grpo("KL", "gradient", "ρ k2", "ρ k3", ours=kl, trl=ratio, off_policy=False)
+    yield _grpo("KL", "gradient", "ρ k2", "ρ k3", ours=kl, trl=ratio)
+    yield _grpo("KL, no correction", "differs", "ρ k2", "k3", ours=kl, trl=plain, off_policy=False)
 
 
 def _rloo() -> Iterator[Row]:

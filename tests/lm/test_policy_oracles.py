@@ -147,6 +147,24 @@ def test_the_divergence_and_the_entropy_are_counted_as_the_loss_is(counting: str
     close(found, e.slope(tree, formula, now))
 
 
+def test_the_divergence_of_a_moved_policy_has_its_own_gradient() -> None:
+    """Every answer of one token, counted by the probability that the old policy drew it with: the
+    gradient is that of KL(π ‖ π_ref) at the policy as it is now."""
+    tree = BANDIT
+    old, now, ref = (some_logits(tree, seed) for seed in (0, 3, 5))
+    batch = tree.batch(logits=old)
+    share = torch.cat(e.answer_logps(tree, old)).exp()
+    fields = {
+        "adv": torch.zeros_like(batch.logp),
+        "weight": share[:, None] * batch.chosen,
+        "logp_ref": TreeReference(tree, ref).logprobs(batch),
+    }
+    actor = TreeActor(tree, now)
+    actor.gradient(batch, Surrogate("clip", KEYS, kl_coef=1.0), fields=fields, denominator=1.0)
+    assert actor.logits.grad is not None
+    close(actor.logits.grad, e.slope(tree, lambda z: e.divergence(tree, z, ref), now))
+
+
 def test_a_loss_of_ppo_is_the_clipped_one_by_tokens() -> None:
     tree = TWO_PROMPTS
     old, now = some_logits(tree, 0), some_logits(tree, 3)
