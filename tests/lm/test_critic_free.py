@@ -1,8 +1,8 @@
-"""GRPO and its kin on trees: gradients by enumeration, what no cut or order may change, resuming."""
+"""GRPO and its kin on trees: advantages, what is fined or left out, refills, resuming; gradients are in
+test_policy_oracles, what may change nothing in test_invariances."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -55,76 +55,6 @@ def adv_of(found: Drawn, **keys) -> Tensor:
     return advantages(GRPOConfig(**keys), found, (1.0,))
 
 
-# --- exactness
-
-
-def test_rloo_in_expectation_is_the_policy_gradient() -> None:
-    """Over all pairs of answers, weighted by their probability: ∇ E[r], by enumeration."""
-    total = torch.zeros_like(START)
-    for p, listed in enumerate(TREE.answers):
-        probability = TREE.log_answers(START)[p].exp()
-        for i, j in itertools.product(range(len(listed)), repeat=2):
-            batch = TREE.batch([(p, listed[i]), (p, listed[j])])
-            batch = replace(batch, logp=TreeRole(TREE, START).logprobs(batch))
-            gap = REWARD[p][i] - REWARD[p][j]
-            mine = gradient(batch, torch.stack([gap, -gap]), loss="sequence", counting="answer")
-            total += probability[i] * probability[j] * mine
-    logits = START.clone().requires_grad_(True)
-    each = zip(TREE.log_answers(logits), REWARD, strict=True)
-    torch.stack([(x.exp() * r).sum() for x, r in each]).sum().backward()
-    assert torch.allclose(-total, logits.grad, atol=1e-12)
-
-
-@pytest.mark.parametrize("loss", sorted(SURROGATES))
-def test_all_surrogates_are_one_where_the_policies_are(loss: str) -> None:
-    """At ρ = 1 the gradient is that of −A log π, with answers of equal length."""
-    found = drawn()
-    rows = [i for i in range(len(found.batch)) if int(found.batch.chosen[i].sum()) == 2]
-    batch = found.batch.select(rows)
-    adv = torch.linspace(-1, 1, len(rows), dtype=torch.float64)
-    score = TreeActor(TREE, START)
-    logp = score.stats(batch)["logp"]
-    (-(adv[:, None] * logp) / 2 / len(rows)).sum().backward()
-    assert score.logits.grad is not None
-    wanted = score.logits.grad
-    if loss == "sequence":  # the product of the ratios: its slope is the sum, not the mean
-        wanted = 2 * wanted
-    found_gradient = gradient(batch, adv, loss=loss, counting="answer")
-    assert torch.allclose(found_gradient, wanted, atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("loss", "wanted"),
-    [
-        ("clip", lambda r, a: -min(r * a, min(max(r, 0.8), 1.2) * a)),
-        ("cispo", lambda r, a: None),
-        ("sapo", lambda r, a: None),
-    ],
-)
-def test_token_surrogates_off_policy(loss: str, wanted) -> None:
-    ratio = torch.tensor([[0.5, 0.9, 1.1, 1.5, 7.0]], dtype=torch.float64)
-    mask = torch.ones_like(ratio, dtype=torch.bool)
-    for sign in (1.0, -1.0):
-        adv = torch.full_like(ratio, sign)
-        logp = ratio.log().requires_grad_(True)
-        value = SURROGATES[loss](logp, torch.zeros_like(ratio), adv, mask, KEYS)
-        value.sum().backward()
-        assert logp.grad is not None
-        for r, v, g in zip(
-            ratio[0].tolist(), value[0].tolist(), logp.grad[0].tolist(), strict=True
-        ):
-            if loss == "clip":
-                assert v == pytest.approx(wanted(r, sign))
-                held = (r > 1.2 and sign > 0) or (r < 0.8 and sign < 0)
-                assert g == pytest.approx(0.0 if held else -r * sign)
-            if loss == "cispo":  # never 0, and the cap is absolute
-                assert g == pytest.approx(-min(r, 5.0) * sign)
-            if loss == "sapo":
-                tau = 1.0 if sign > 0 else 1.05
-                s = 1 / (1 + torch.tensor(-tau * (r - 1)).exp().item())
-                assert g == pytest.approx(-4 * s * (1 - s) * r * sign)
-
-
 def test_gspo_holds_whole_answers_and_gmpo_each_ratio_first() -> None:
     ratio = torch.tensor([[1.6, 0.9], [1.05, 1.1]], dtype=torch.float64)
     mask = torch.ones_like(ratio, dtype=torch.bool)
@@ -152,29 +82,6 @@ def test_groups_without_a_signal_have_no_advantage_at_all() -> None:
     assert told[0].metrics["grad_norm"] == 0.0
 
 
-def test_an_answer_that_nobody_judged_takes_no_part() -> None:
-    """Its group's statistics, the loss and the denominator are those of a batch without it."""
-    found = drawn(num=5)
-    score = found.score.clone()
-    heard = torch.ones(len(score), dtype=torch.bool)
-    heard[[1, 7]] = False
-    partly = replace(found, score=torch.where(heard, score, 0.0), heard=heard)
-    without = found.select([i for i in range(len(score)) if bool(heard[i])])
-    for scale in ("group", "batch", "none"):
-        assert torch.allclose(adv_of(partly, scale=scale)[heard], adv_of(without, scale=scale))
-    rows = learned_rows(GRPOConfig(), partly)
-    assert rows == [i for i in range(len(score)) if bool(heard[i])]
-
-
-def test_all_rewards_abstaining_is_not_a_score_of_zero() -> None:
-    """trl#5902: a sum that skips NaN made rows that nobody judged worth 0."""
-    table = [r.clone() for r in REWARD]
-    table[0][2] = torch.nan
-    found = drawn(num=12, table=table)
-    assert not bool(found.heard.all())
-    assert len(learned_rows(GRPOConfig(), found)) == int(found.heard.sum()) < 24
-
-
 def test_several_rewards_apart_do_not_drown_the_small_one() -> None:
     large, small = [100 * r for r in REWARD], [0.01 * r.flip(0) for r in REWARD]
     batch = drawn(num=8).batch
@@ -191,45 +98,7 @@ def test_several_rewards_apart_do_not_drown_the_small_one() -> None:
     assert float(apart.mean().abs()) < 1e-12
 
 
-# --- what changes nothing
-
-
-@pytest.mark.parametrize("counting", ["answer", "tokens", "constant"])
-@pytest.mark.parametrize("micro", [1, 3])
-def test_a_cut_into_parts(counting: str, micro: int) -> None:
-    found = drawn()
-    adv = adv_of(found)
-    ref = {"logp_ref": TreeRole(TREE, some_logits(TREE, 5)).logprobs(found.batch)}
-    keys = {"counting": counting, "kl_coef": 0.3, "entropy_coef": 0.1, "fields": ref}
-    at = some_logits(TREE, 3)
-    whole = gradient(found.batch, adv, at=at, **{**keys, "fields": dict(ref)})
-    parts = gradient(found.batch, adv, micro=micro, at=at, **{**keys, "fields": dict(ref)})
-    assert torch.allclose(parts, whole, atol=1e-14)
-
-
-@pytest.mark.parametrize("counting", ["answer", "tokens", "constant"])
-def test_the_order_of_rows_and_rows_twice(counting: str) -> None:
-    found = drawn()
-    adv, at = adv_of(found), some_logits(TREE, 3)
-    whole = gradient(found.batch, adv, at=at, counting=counting)
-    for rows in (list(range(len(adv)))[::-1], [*range(len(adv)), *range(len(adv))]):
-        again = gradient(found.batch.select(rows), adv[rows], at=at, counting=counting)
-        assert torch.allclose(again, whole, atol=1e-14)
-
-
-@pytest.mark.parametrize("counting", ["answer", "tokens"])
-def test_padding_and_an_empty_answer(counting: str) -> None:
-    found = drawn()
-    batch, adv, at = found.batch, adv_of(found), some_logits(TREE, 3)
-    whole = gradient(batch, adv, at=at, counting=counting)
-    wider = {
-        name: torch.nn.functional.pad(getattr(batch, name), (0, 4))
-        for name in ("token", "there", "chosen", "logp")
-    }
-    padded = gradient(replace(batch, **wider), adv, at=at, counting=counting)
-    assert torch.allclose(padded, whole, atol=1e-14)
-    empty = replace(batch.select([0]), chosen=torch.zeros_like(batch.chosen[:1]))
-    assert learned_rows(GRPOConfig(), replace(found.select([0]), batch=empty)) == []
+# --- cut answers
 
 
 def test_cut_answers_leave_the_loss_and_its_denominator() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
 
 from plaudit.lm.dpo import DPOConfig, dpo, held_out_pairs
-from plaudit.lm.kto import KTOConfig, held_out_labels, kto, label_loss, mismatched, mismatched_level
-from plaudit.lm.loop import RunningMoments
-from plaudit.lm.pairs import pair_loss
+from plaudit.lm.kto import KTOConfig, held_out_labels, kto, mismatched, mismatched_level
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Evaluation, Step
 from plaudit.records.pairs import Pairs
@@ -37,50 +34,6 @@ def some_pairs() -> Pairs:
 
 
 PAIRS = some_pairs()
-
-
-@pytest.mark.parametrize("loss", ["dpo", "bco", "orpo", "ipo"])
-@pytest.mark.parametrize("nll_coef", [0.0, 0.7])
-def test_a_cut_into_parts_changes_no_gradient(loss: str, nll_coef: float) -> None:
-    gradients = []
-    for micro in (None, 1):
-        actor = TreeActor(TREE, some_logits(TREE, 3), adam=False, micro=micro)
-        config = DPOConfig(loss=loss, beta=0.4, nll_coef=nll_coef)  # type: ignore[arg-type]
-        ref = REF.sum(1)
-        made = pair_loss(
-            config.loss,
-            config.coefficients,
-            actor,
-            DATA,
-            PAIRS,
-            ref,
-            RunningMoments(),
-            nll_coef=nll_coef,
-        )
-        fields = {"pairs": PAIRS, "ref": ref}
-        actor.gradient(DATA, made, fields=fields, denominator=len(PAIRS))
-        assert actor.logits.grad is not None
-        gradients.append(actor.logits.grad.clone())
-    assert torch.allclose(*gradients, atol=1e-14)
-
-
-def test_the_likelihood_beside_the_loss_is_a_mean_over_the_chosen_answers_tokens() -> None:
-    actor = TreeActor(TREE, START, adam=False)
-    some = Pairs((0, 3), (1, 2), (1.0, 1.0))
-    config = DPOConfig(nll_coef=1.0)
-    made = pair_loss(
-        "dpo", config.coefficients, actor, DATA, some, REF.sum(1), RunningMoments(), nll_coef=1.0
-    )
-    told = actor.gradient(DATA, made, fields={"pairs": some, "ref": REF.sum(1)}, denominator=2)
-    mine = actor.logits.grad
-    other = TreeActor(TREE, START)
-    logp = other.stats(DATA)["logp"]
-    tokens = DATA.chosen[[0, 3]].sum()
-    margin = 0.1 * ((logp - REF).sum(1)[[0, 3]] - (logp - REF).sum(1)[[1, 2]])
-    whole = torch.nn.functional.softplus(-margin).mean() - logp[[0, 3]].sum() / tokens
-    whole.backward()
-    assert torch.allclose(mine, other.logits.grad, atol=1e-14)
-    assert told["loss"] == pytest.approx(2 * math.log(2))
 
 
 def test_ties_pull_both_ways_and_shares_are_cross_entropy() -> None:
@@ -192,21 +145,6 @@ def test_z_is_of_answers_behind_other_prompts_and_never_negative() -> None:
     assert level == pytest.approx(0.5 * 0.3 * tokens)
     assert mismatched_level(0.5, Apart(-0.3), Apart(0.0), DATA) == 0.0  # type: ignore[arg-type]
     assert mismatched_level(0.5, same, same, DATA.select([0, 1])) == 0.0  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("loss", ["kto", "bco"])
-def test_no_cut_into_parts_changes_the_gradient_of_labels(loss: str) -> None:
-    """A level of each micro-batch's own would (TRL's z, its bco's δ)."""
-    gradients = []
-    for micro in (None, 1, 3):
-        actor = TreeActor(TREE, some_logits(TREE, 3), adam=False, micro=micro)
-        made = label_loss(KTOConfig(loss=loss), 0.2)  # type: ignore[arg-type]
-        fields = {"is_good": GOOD, "ref": REF.sum(1)}
-        actor.gradient(DATA, made, fields=fields, denominator=len(DATA))
-        assert actor.logits.grad is not None
-        gradients.append(actor.logits.grad.clone())
-    assert torch.allclose(gradients[0], gradients[1], atol=1e-14)
-    assert torch.allclose(gradients[0], gradients[2], atol=1e-14)
 
 
 @pytest.mark.parametrize("loss", ["kto", "bco"])

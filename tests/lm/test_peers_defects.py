@@ -42,6 +42,7 @@ from plaudit.records.types import Prompt, Trajectories
 from tree_world import (
     BANDIT,
     TWO_PROMPTS,
+    Tree,
     TreeActor,
     TreeCritic,
     TreeJudge,
@@ -397,6 +398,24 @@ def test_tokens_of_cut_answers_are_in_no_denominator() -> None:
     assert counted("tokens", some)[1] == 5
     assert counted("answer", some)[1] == 3
     assert counted("constant", some)[1] == 9
+
+
+def test_a_loop_learns_nothing_of_cut_answers_where_they_are_masked() -> None:
+    """Of the second prompt all answers are cut: no node of it has a gradient, and its tokens are in
+    no count; of the first all are learned."""
+    tree = Tree(TWO_PROMPTS.answers, 3, truncated=[(1, a) for a in TWO_PROMPTS.answers[1]])
+    found = tree.draw(START, tree.prompts, 8, seed=0)
+    assert found.truncated.tolist() == [False] * 8 + [True] * 8
+    actor = TreeActor(tree, START, adam=False)
+    config = GRPOConfig(num_steps=1, prompts_per_step=2, truncated="mask", lr=1e-9)
+    told = steps_of(grpo, config, actor=actor)[0]
+    second = [n for (p, _), n in tree.nodes.items() if p == 1]
+    first = [n for (p, _), n in tree.nodes.items() if p == 0]
+    assert not bool(actor.logits.grad[second].any())
+    assert bool(actor.logits.grad[first].any())
+    assert told["answer/finished"] == 0.5
+    assert told["num_tokens"] < 8 * 3
+    assert told["num_tokens"] < 16 * told["answer/length"]
 
 
 def test_the_longest_answer_is_not_thereby_cut() -> None:
