@@ -114,11 +114,13 @@ def verdict(codec: TextCodec) -> Verdict:
         _by_prefixes(codec, codec.prompt(_PROBE[:1]), _PROBE, own)
     except UserError as error:
         differs = str(error)
+    closed: Message = {"role": "assistant", "content": f"</{codec.opened}>Ho"}
+    alone = (_PROBE[0], closed if codec.opened else _PROBE[1])
     try:
         _, given = learned_turns(codec, _PROBE)
     except UserError as error:
         refused = str(error)
-        _, given = learned_turns(codec, _PROBE[:2])
+        _, given = learned_turns(codec, alone)
     chosen = given.chosen or (True,) * len(given.ids)
     runs = turns([True] * len(chosen), chosen)
     return Verdict(
@@ -133,10 +135,13 @@ def verdict(codec: TextCodec) -> Verdict:
 
 
 def _by_marks(
-    codec: TextCodec, prompt: Prompt, whole: Sequence[Message], own: Sequence[int]
+    codec: TextCodec, prompt: TurnsPrompt, whole: Sequence[Message], own: Sequence[int]
 ) -> Given:
     """By the template's generation marks, each turn closed by the token that ends it."""
     _rendered(codec, whole, opened=False)  # refuses in a sentence what the template refuses
+    asked = _rendered(codec, prompt.messages, opened=False)
+    opening = prompt.rendered[len(asked) :] if prompt.rendered.startswith(asked) else ""
+    head = codec.tokenizer(opening, add_special_tokens=False, verbose=False)["input_ids"]
     found: Any = codec.tokenizer.apply_chat_template(
         list(whole),
         chat_template=codec.template,
@@ -159,6 +164,7 @@ def _by_marks(
         if i not in own:
             continue
         end = _closing(codec, ids, begin, marked, i)
+        begin = _opened(ids, begin, end, head)
         chosen[begin:end] = [True] * (end - begin)
         _require_whole(whole[i]["content"], codec.tokenizer.decode(ids[begin:end]), i)
     if ids[end - 1] in codec.stop_ids:
@@ -166,12 +172,19 @@ def _by_marks(
     return Given((*ids[:end], codec.end_of_turn), (*chosen[:end], True))
 
 
+def _opened(ids: Sequence[int], begin: int, end: int, head: Sequence[int]) -> int:
+    """Where a marked turn begins behind the opening that the generation prompt would have written,
+    which marks may hold: nobody would draw that."""
+    places = range(begin + 1, min(begin + len(head), end) + 1)
+    return next((at for at in places if ids[max(at - len(head), 0) : at] == head), begin)
+
+
 def _closing(codec: TextCodec, ids: Sequence[int], begin: int, end: int, i: int) -> int:
     """Where a marked turn [begin, end) ends with its stop token: marks may leave that out, which
-    would never teach to stop, or hold a line break behind it, which nobody would draw."""
+    would never teach to stop, or hold what the template writes behind it, which nobody would draw."""
     stop = next((at for at in range(begin, end) if ids[at] in codec.stop_ids), None)
     if stop is not None:
-        if codec.tokenizer.decode(ids[stop + 1 : end]).strip():
+        if codec.tokenizer.decode(ids[stop + 1 : end], skip_special_tokens=True).strip():
             raise _holds_stop(codec, {ids[stop]}, i)
         return stop + 1
     for at in range(end, len(ids)):
@@ -186,7 +199,7 @@ def _closing(codec: TextCodec, ids: Sequence[int], begin: int, end: int, i: int)
 
 
 def _by_prefixes(
-    codec: TextCodec, prompt: Prompt, whole: Sequence[Message], own: Sequence[int]
+    codec: TextCodec, prompt: TurnsPrompt, whole: Sequence[Message], own: Sequence[int]
 ) -> Given:
     """By rendering the conversation up to each of the turns that are learned, and through it.
 
@@ -195,7 +208,8 @@ def _by_prefixes(
     text = _through(codec, whole, own[-1])
     cuts: list[int] = []  # where a turn begins, where it ends, where the next begins, …
     for i in own:
-        before, said = _rendered(codec, whole[:i], opened=True), _through(codec, whole[: i + 1], i)
+        before = prompt.rendered if i == own[0] else _rendered(codec, whole[:i], opened=True)
+        said = text if i == own[-1] else _through(codec, whole[: i + 1], i)
         if not (text.startswith(before) and text.startswith(said) and len(before) <= len(said)):
             raise _differs(i)
         _require_whole(whole[i]["content"], text[len(before) : len(said)], i)
@@ -206,7 +220,7 @@ def _by_prefixes(
         held = codec.stop_ids & set(ids[begin:end])
         if held:
             raise _holds_stop(codec, held, i)
-        closes = ids[end : end + 1] == [codec.end_of_turn]
+        closes = end < len(ids) and ids[end] in codec.stop_ids
         chosen[begin : end + closes] = [True] * (end + closes - begin)
     return Given((*ids, codec.end_of_turn), (*chosen, True))
 

@@ -47,9 +47,10 @@ _PROBE = "plaudit-probe"  # an answer that no template can contain by itself
 
 @dataclass(frozen=True)
 class TurnsPrompt(Prompt):
-    """A prompt that remembers the messages it was rendered from, so that it can be completed."""
+    """A prompt that remembers its messages and how they were `rendered`, so that it can be completed."""
 
     messages: tuple[Message, ...] = ()
+    rendered: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,10 @@ class TextCodec:
         empty prompt, messages of the wrong form, or turns that the template refuses.
         """
         messages = _messages(text)
-        ids = self._encode_start(self._render_prompt(messages))
+        rendered = self._render_prompt(messages)
+        ids = tuple(self._encode_start(rendered))
         readable = _readable(text, messages)
-        return TurnsPrompt(readable, tuple(ids), dict(columns or {}), tuple(messages))
+        return TurnsPrompt(readable, ids, dict(columns or {}), tuple(messages), rendered)
 
     def completion_ids(self, prompt: Text | Prompt, completion: str) -> tuple[int, ...]:
         """The token ids of a given answer after `prompt`, with the token that ends the turn.
@@ -137,9 +139,12 @@ class TextCodec:
         Raises UserError where the template renders the prompt differently once it is answered, or
         where the answer holds a stop token.
         """
-        before = self._render_prompt(self._messages_of(prompt))
-        after = self._render_answer(self._messages_of(prompt), completion, before)
-        start, whole = self._encode_start(before), self._encode_start(before + after)
+        asked = prompt
+        if not isinstance(asked, TurnsPrompt):
+            asked = self.prompt(self._messages_of(prompt))
+        before, start = asked.rendered, list(asked.ids)
+        after = self._render_answer(list(asked.messages), completion, before)
+        whole = self._encode_start(before + after)
         rest = whole[len(start) :]
         if whole[: len(start)] != start:
             rest = self._encode(after)
