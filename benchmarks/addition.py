@@ -33,7 +33,7 @@ from small_worlds import RuleJudge, accuracy, examples, language_model, whole_ac
 RESULTS = Path(__file__).parent / "results" / "addition.md"
 SAMPLING = Sampling(max_new_tokens=4)
 START, GOAL = 0.29, 0.95
-MOST_STEPS = 400
+MOST_STEPS, LR = 600, 3e-4
 
 
 def right(prompt: str, answer: str) -> float:
@@ -67,19 +67,21 @@ def warmed(seed: int):
     return lm, backbone, actor, time.process_time() - begun
 
 
-def loop(name: str, actor: LocalActor, backbone, prompts, judge: RuleJudge, seed: int) -> Iterator[Event]:
-    """Each algorithm with 32 prompts × 8 answers a step."""
-    common = {"num_steps": MOST_STEPS, "prompts_per_step": 32, "answers_per_prompt": 8}
+def loop(
+    name: str, actor: LocalActor, backbone, prompts, judge: RuleJudge, seed: int
+) -> Iterator[Event]:
+    """Each algorithm with 64 prompts × 8 answers a step."""
+    common = {"num_steps": MOST_STEPS, "prompts_per_step": 64, "answers_per_prompt": 8}
+    common |= {"lr": LR, "num_minibatches": 4}
     given = {"actor": actor, "prompts": prompts, "sampling": SAMPLING, "seed": seed}
     if name == "grpo":
-        config = GRPOConfig(**common, lr=1e-3, num_minibatches=2)
+        config = GRPOConfig(**common)
         return grpo(config, judge=judge, **given)
     if name == "rloo":
-        config = RLOOConfig(**common, lr=1e-3, kl_coef=0.0, num_minibatches=2)
+        config = RLOOConfig(**common, kl_coef=0.0)
         return rloo(config, judge=judge, **given)
     config = PPOConfig(
-        **common, lr=1e-3, critic_lr=1e-3, num_minibatches=2, kl_coef=0.0, kl_target=None,
-        missing_eos_penalty=0.0, critic_steps=5, lam=1.0,
+        **common, critic_lr=1e-3, kl_coef=0.0, kl_target=None, missing_eos_penalty=0.0, critic_steps=5, lam=1.0,
     )  # fmt: skip
     critic, reference = LocalCritic(backbone), LocalReference(backbone)
     reward = ScoredReward(judge)
@@ -123,7 +125,15 @@ def main() -> None:
     for name in chosen.only.split(","):
         for seed in range(chosen.seeds):
             before, after, seconds, steps, warm = learned(name, seed, chosen.abstain)
-            cells = (name, seed, f"{before:.2f}", f"{after:.3f}", steps, f"{seconds:.0f}", f"{warm:.0f}")
+            cells = (
+                name,
+                seed,
+                f"{before:.2f}",
+                f"{after:.3f}",
+                steps,
+                f"{seconds:.0f}",
+                f"{warm:.0f}",
+            )
             lines.append(f"| {' | '.join(map(str, cells))} |")
             print(lines[-1], flush=True)
     lines += ["", "How it is measured: `benchmarks/addition.py`.", ""]
