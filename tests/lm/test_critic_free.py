@@ -206,3 +206,12 @@ def test_importance_weights_multiply_what_a_token_counts_for() -> None:
     assert actor.logits.grad is not None
     mine = actor.logits.grad.clone()
     assert torch.allclose(2 * mine, gradient(found.batch, adv_of(found)), atol=1e-14)
+
+
+def test_nobody_judged_anything() -> None:
+    """All rewards abstain from a whole rollout: nothing is learned, and nothing breaks."""
+    silent = [torch.full_like(r, torch.nan) for r in REWARD]
+    found = drawn(table=silent)
+    for combine in ("sum", "apart"):
+        assert (adv_of(found, combine=combine) == 0).all()
+    assert learned_rows(GRPOConfig(), found) == []

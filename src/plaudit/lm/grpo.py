@@ -210,7 +210,7 @@ def advantages(config: GRPOConfig, drawn: Drawn, weights: Sequence[float]) -> Te
     for weight, score in zip(weights, drawn.scores.values(), strict=True):
         spoke = ~score.isnan()
         total = total + weight * _standardised(config, drawn, score, spoke).to(total)
-    return masked_whiten(total, drawn.heard)
+    return masked_whiten(total, drawn.heard) if bool(drawn.heard.any()) else total
 
 
 def _standardised(config: GRPOConfig, drawn: Drawn, score: Tensor, heard: Tensor) -> Tensor:
