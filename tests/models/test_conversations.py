@@ -218,6 +218,34 @@ def test_generation_marks_say_the_same_as_prefixes(family, inside, outside):
         assert learned_turns(c, turns) == learned_turns(codec(family), turns)
 
 
+def test_marks_that_hold_more_than_what_is_drawn():
+    """The opening, which the generation prompt writes, and a second special token behind the end."""
+    whole = marked("message['content'] + '<|im_end|>'", "'\\n'").replace(
+        "{{ '<|im_start|>assistant\\n' }}{% generation %}",
+        "{% generation %}{{ '<|im_start|>assistant\\n' }}",
+    )
+    assert learned_turns(codec("chatml", whole), TALK) == learned_turns(codec("chatml"), TALK)
+    c = codec("chatml", marked("message['content'] + '<|im_end|><|endoftext|>\\n'"))
+    _, learned = learned_turns(c, TALK)
+    assert runs(c, learned) == [f"{TALK[i]['content']}<|im_end|>" for i in (1, 3, 5)]
+    assert learned.ids.count(c.tokenizer.convert_tokens_to_ids("<|endoftext|>")) == 2
+
+
+def test_earlier_turns_may_end_with_another_stop_token_than_the_last():
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+        "{{ '<|im_end|>' if loop.last else '<|endoftext|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|endoftext|><|im_start|>assistant\n' }}{% endif %}"
+    )
+    template = template.replace("'<|im_end|>' if loop.last", "'' if add_generation_prompt and loop.last else '<|im_end|>' if loop.last")  # fmt: skip
+    c = TextCodec.build(tiny_tokenizer("chatml"), eos_ids=[0], context=512, template=template)
+    _, learned = learned_turns(c, TALK[:4])
+    ends = ("<|endoftext|>", "<|im_end|>")
+    assert runs(c, learned) == [
+        TALK[i]["content"] + end for i, end in zip((1, 3), ends, strict=True)
+    ]
+
+
 def test_marks_that_leave_turns_out_are_refused():
     template = marked("message['content'] + '<|im_end|>'", "'\\n'")
     none_but_last = template.replace("{% generation %}", "{% if loop.last %}{% generation %}")
@@ -262,8 +290,20 @@ def test_verdicts():
         assert found.ends == (c.end_of_turn,) * 2
     # Where the template writes no end, the last turn alone can teach it.
     c = codec("no_template", UNENDED)
+    assert runs(c, learned_turns(c, TALK[:4])[1])[0].strip() == TALK[1]["content"]
     ends = verdict(c).ends
     assert (ends[0] in c.stop_ids, ends[1] in c.stop_ids) == (False, True)
+
+
+def test_a_template_that_opens_a_thought():
+    """As DeepSeek's: the generation prompt opens <think>, and what is kept of a turn is its answer."""
+    opening = CHATML.replace("assistant\\n' }}{% endif %}", "assistant\\n<think>\\n' }}{% endif %}")
+    c = codec("chatml", opening)
+    found = verdict(c)
+    assert found.refused
+    assert found.ends == (c.end_of_turn,)
+    with pytest.raises(UserError, match="writes message 2"):
+        learned_turns(c, TALK)
 
 
 def test_a_word_across_the_seam_is_learned_from_the_ids_that_a_sampler_meets():

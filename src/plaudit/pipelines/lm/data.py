@@ -138,10 +138,10 @@ def said_of_equal(rows: Rows) -> str | None:
     ]
     if not equal:
         return None
-    which = "row compares" if len(equal) == 1 else "rows compare"
+    verbs = ("compares", "is") if len(equal) == 1 else ("compare", "are")
     return (
-        f"{len(equal):,} of {len(rows):,} {which} an answer with itself and {'is' if len(equal) == 1 else 'are'} left out, the first "
-        f"in {rows.where(equal[0])}"
+        f"{len(equal):,} of {len(rows):,} rows {verbs[0]} an answer with itself and {verbs[1]} left "
+        f"out, the first in {rows.where(equal[0])}"
     )
 
 
