@@ -6,11 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from plaudit.cli.data import marked
-from plaudit.pipelines.lm.data_check import Excerpt
+from plaudit.pipelines.lm.data_check import Excerpt, _lengths
 from tiny_models import tiny_llama
 
 
@@ -72,9 +73,15 @@ def test_the_format_is_named_and_its_notes_are_said(check):
             "d.jsonl: 1 row of conversations (messages)",
             "d.jsonl is read as ShareGPT conversations",
             "Learned by: sft",
-            "Turns of the assistant: 2, 2 to 2 in a row",
+            "Turns of the assistant: 2, 2 to 2 in each row",
         ],
     )
+
+
+def test_nine_tenths_are_at_most_what_is_said():
+    """Of 1 to 10 nine are at most 9; of two numbers, nine tenths are both."""
+    assert _lengths("Rows", range(10, 0, -1)).endswith("median 5, nine tenths at most 9")
+    assert _lengths("Rows", [7, 3]) == "Rows: 3 to 7 tokens, median 3, nine tenths at most 7"
 
 
 def test_labels_ties_and_empty_answers_are_shares(check):
@@ -126,7 +133,9 @@ def test_a_model_reads_conversations(check, model):
     assert "Template: prefix-preserving: yes" in lines
     assert "Template: the token that ends a turn is learned: yes, <|im_end|>" in lines
     assert "Template: the assistant's turns are told by: prefix differences" in lines
-    assert re.search(r"^1 of 2 rows is longer than max_length, 60 tokens, .*line 2: \d+ tok", out, re.M)  # fmt: skip
+    told = re.search(r"^1 of 2 rows is longer than max_length, 60 tokens, .*line 2: (\d+) tok", out, re.M)  # fmt: skip
+    assert told is not None
+    assert re.search(rf"^Rows: \d+ to {told[1]} tokens", out, re.M)  # lengths are of all rows
     assert out.endswith(
         "The first row, as the model reads it:\n"
         "  <|im_start|>user\n  Hi<|im_end|>\n  <|im_start|>assistant\n  «Ho<|im_end|>»\n"
@@ -149,12 +158,14 @@ def test_lengths_are_those_of_the_tokenizer(check, model):
     low, middle, high = lengths
     num = len(tokenizer.encode("good")) + 1
     assert code == 0
-    assert f"Prompts: {low} to {high} tokens, median {middle}, nine tenths at most {middle}" in out
+    assert f"Prompts: {low} to {high} tokens, median {middle}, nine tenths at most {high}" in out
     assert f"Answers: {num} to {num} tokens, median {num}, nine tenths at most {num}" in out
+    assert f"Rows: {low + num} to {high + num} tokens, median {middle + num}" in out
 
 
 def test_a_model_reads_every_other_kind(check, model):
     _, out, _ = check(PAIRS, "--model", model)
+    assert re.search(r"^Chosen answers: \d.*\nRejected answers: \d.*\nRows: \d", out, re.M)
     assert "  «Hello!<|im_end|>»\nThe rejected answer to it, as the model reads it:" in out
     assert out.endswith("  «No.<|im_end|>»\n")
     _, out, _ = check([{"text": "good river"}], "--model", model)
@@ -213,6 +224,17 @@ def test_what_cannot_be_used_is_a_sentence(check, model, rows, words, sentence):
     assert err.startswith("plaudit: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+
+
+@pytest.mark.weights
+def test_the_pages_output_is_what_is_said(check):
+    rows = PAGE.partition("```jsonl\n")[2].partition("```")[0]
+    said = PAGE.partition("--max-length 50` says:\n\n```text\n")[2].partition("```")[0]
+    code, out, _ = check(rows, "--model", "smollm2", "--max-length", "50", name="chats.jsonl")
+    assert (code, out) == (0, said)
 
 
 def test_help_and_missing_words(plaudit):

@@ -96,10 +96,6 @@ class Answered:
             self.prompts.append(prompt)
         return self._add(g, given, text)
 
-    def tokens(self, row: int) -> int:
-        """Of the prompt and what followed it."""
-        return len(self.prompts[self.group[row]].ids) + len(self.answers[row].ids)
-
     def batch(self, rows: Sequence[int]) -> Trajectories:
         """These rows, in their order, with the prompts they need; one that is named twice is there
         twice."""

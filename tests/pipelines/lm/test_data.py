@@ -116,7 +116,7 @@ def test_rows_that_are_too_long_are_left_out_whole_and_told(tmp_path, kind, shor
     for limit, lost in ((tokens[1], [3]), (tokens[1] - 1, [1, 3]), (tokens[3], [])):
         kept, left_out = examples(rows, kind, whole, max_length=limit)
         assert left_out == lost
-        assert left_out.tokens == [tokens[i] for i in lost]
+        assert [left_out.tokens(i) for i in range(4)] == tokens
         rest = [i for i in range(4) if i not in lost]
         for row, i in enumerate(rest):
             assert answer_ids(kept, row) == answer_ids(batch, i)
@@ -193,6 +193,10 @@ def test_an_answer_that_only_a_left_out_pair_has_is_not_in_the_batch():
     )
     opinions, left_out = compared(rows, codec(), max_length=None)
     assert left_out == [0, 2]
+    ids = functools.partial(codec().completion_ids, "Hi")
+    answers = (len(ids("a")), len(ids(long)))
+    assert left_out.lengths[0] == (len(codec().prompt("Hi").ids), *answers)
+    assert left_out.tokens(0) == len(codec().prompt("Hi").ids) + max(answers)
     assert opinions.batch.texts == ("a", "b")
     assert [p.text for p in opinions.batch.prompts] == ["Ho"]
     assert (opinions.pairs.a, opinions.pairs.b, opinions.pairs.margin) == ((0,), (1,), ())

@@ -26,30 +26,35 @@ from plaudit.records.types import Trajectories
 
 
 class LeftOut(list[int]):
-    """Indices of rows longer than `limit` tokens, in the file's order, with their own `tokens`.
+    """Indices of rows longer than `limit` tokens, in the file's order.
 
-    `what` names the limit: max_length, or the model's context where that is what limits.
+    `what` names the limit: max_length, or the model's context where that is what limits. `lengths`
+    are those of every row, of its prompt and of each answer to it.
     """
 
     def __init__(self, codec: TextCodec, max_length: int | None) -> None:
         super().__init__()
         self.limit = codec.context if max_length is None else max_length
         self.what = "the model's context" if max_length is None else "max_length"
-        self.tokens: list[int] = []
-        self.shortest: tuple[int, int] | None = None
+        self.lengths: list[tuple[int, ...]] = []
         if self.limit > codec.context:
             raise UserError(
                 f"max_length is {self.limit:,}, but the model's context is {codec.context:,} tokens"
             )
 
-    def fits(self, index: int, tokens: int) -> bool:
-        """Whether row `index` is short enough; else it is left out."""
-        if self.shortest is None or tokens < self.shortest[1]:
-            self.shortest = (index, tokens)
-        if tokens > self.limit:
-            self.append(index)
-            self.tokens.append(tokens)
-        return tokens <= self.limit
+    def fits(self, made: Answered, *places: int) -> bool:
+        """Whether the next row, of these answers to one prompt, is short enough; else it is left out."""
+        prompt = len(made.prompts[made.group[places[0]]].ids)
+        self.lengths.append((prompt, *(len(made.answers[place].ids) for place in places)))
+        i = len(self.lengths) - 1
+        if self.tokens(i) > self.limit:
+            self.append(i)
+        return self.tokens(i) <= self.limit
+
+    def tokens(self, i: int) -> int:
+        """Of row i: its prompt with the longest answer."""
+        prompt, *answers = self.lengths[i]
+        return prompt + max(answers)
 
 
 def examples(
@@ -64,7 +69,7 @@ def examples(
     for i, row in enumerate(rows):
         with at_row(rows, i):
             place = _example(made, row, kind)
-        if left_out.fits(i, made.tokens(place)):
+        if left_out.fits(made, place):
             kept.append(place)
     _require_some(rows, kept, left_out)
     return made.batch(kept), left_out
@@ -84,7 +89,7 @@ def compared(rows: Rows, codec: TextCodec, *, max_length: int | None) -> tuple[O
     for i, row in enumerate(rows):
         with at_row(rows, i):
             a, b = (made.row(row["prompt"], answer_text(row[n])) for n in ("chosen", "rejected"))
-        if not left_out.fits(i, max(made.tokens(a), made.tokens(b))):
+        if not left_out.fits(made, a, b):
             continue
         fitting.append(i)
         if a != b:
@@ -109,7 +114,7 @@ def labelled(
     for i, row in enumerate(rows):
         with at_row(rows, i):
             place = made.row(row["prompt"], answer_text(row["completion"]))
-        if left_out.fits(i, made.tokens(place)):
+        if left_out.fits(made, place):
             kept.append(place)
             is_good.append(bool(row["label"]))
     _require_some(rows, kept, left_out)
@@ -120,12 +125,12 @@ def said_of_long(rows: Rows, left_out: LeftOut) -> str | None:
     """A sentence on rows that were left out; None without any."""
     if not left_out:
         return None
-    tokens, index = max(zip(left_out.tokens, left_out, strict=True))
+    index = max(left_out, key=left_out.tokens)
     is_one = len(left_out) == 1
     return (
         f"{len(left_out):,} of {len(rows):,} rows {'is' if is_one else 'are'} longer than "
         f"{left_out.what}, {left_out.limit:,} tokens, and left out "
-        f"({'it' if is_one else 'the longest'} is {rows.where(index)}: {tokens:,} tokens)"
+        f"({'it' if is_one else 'the longest'} is {rows.where(index)}: {left_out.tokens(index):,} tokens)"
     )
 
 
@@ -176,11 +181,10 @@ def _example(made: Answered, row: Row, kind: str) -> int:
 
 def _require_some(rows: Rows, kept: Sequence[int], left_out: LeftOut) -> None:
     if not kept:
-        assert left_out.shortest is not None
-        index, tokens = left_out.shortest
+        index = min(left_out, key=left_out.tokens)
         raise UserError(
             f"{rows.source}: all {len(rows):,} rows are longer than {left_out.limit:,} tokens "
-            f"({left_out.what}); the shortest is {rows.where(index)}: {tokens:,} tokens"
+            f"({left_out.what}); the shortest is {rows.where(index)}: {left_out.tokens(index):,} tokens"
         )
 
 

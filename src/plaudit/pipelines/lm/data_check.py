@@ -6,6 +6,7 @@ The first half needs no model, and loads no torch.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def of_rows(rows: Rows, kind: str) -> Iterator[str]:
         yield f"Prompts: {len(asked):,} different, at most {_count(most, 'row')} each"
     if kind == "messages":
         own = [sum(turn["role"] == "assistant" for turn in row["messages"]) for row in rows]
-        yield f"Turns of the assistant: {sum(own):,}, {min(own):,} to {max(own):,} in a row"
+        yield f"Turns of the assistant: {sum(own):,}, {min(own):,} to {max(own):,} in each row"
     if kind == "preference":
         yield from _of_pairs(rows)
     if kind == "unpaired":
@@ -171,16 +172,17 @@ def of_tokens(
         (batch, _, left_out), first = labelled(rows, codec, max_length=max_length), [0]
     else:
         (batch, left_out), first = examples(rows, kind, codec, max_length=max_length), [0]
-    yield _lengths("Prompts", [len(prompt.ids) for prompt in batch.prompts])
-    yield _lengths("Answers", batch.there.sum(1).tolist())
+    names = ("Chosen answers", "Rejected answers") if kind == "preference" else ("Answers",)
+    for what, lengths in zip(("Prompts", *names), zip(*left_out.lengths, strict=True), strict=True):
+        yield _lengths(what, lengths)
+    yield _lengths("Rows", [left_out.tokens(i) for i in range(len(rows))])
     learned, there = int(batch.chosen.sum()), int(batch.there.sum())
     if learned < there:
         yield f"Learned: {_share(learned, there)} of the tokens behind the prompts"
     said = said_of_long(rows, left_out)
     yield f"Every row fits {left_out.what}, {left_out.limit:,} tokens" if said is None else said
     yield from _unclosed(codec, batch)
-    names = ("first row", "rejected answer to it")
-    for name, row in zip(names, first, strict=False):
+    for name, row in zip(("first row", "rejected answer to it"), first, strict=False):
         yield f"The {name}, as the model reads it:"
         yield Excerpt(_pieces(codec, _runs(batch, row)))
 
@@ -223,7 +225,7 @@ def _unclosed(codec: TextCodec, batch: Trajectories) -> Iterator[str]:
 
 def _lengths(what: str, lengths: Sequence[int]) -> str:
     ordered = sorted(lengths)
-    middle, most = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.9))
+    middle, most = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.9))
     return (
         f"{what}: {ordered[0]:,} to {ordered[-1]:,} tokens, median {middle:,}, "
         f"nine tenths at most {most:,}"
