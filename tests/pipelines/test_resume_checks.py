@@ -27,6 +27,7 @@ from tiny_job import FLAGS, REWARD, run_command, tiny_job, write_rows
 from tiny_models import CHATML
 
 WORDS = [*FLAGS, *REWARD, "--feedback.source", "people", "--template", "turns.jinja"]
+WORDS += ["--feedback.wait-seconds", "0"]
 WORDS += ["--demonstrations", "wanted.jsonl", "--sft.num-epochs", "1"]
 WAITING = 130
 """The exit code of a run that waits for votes: it found nothing to refuse."""

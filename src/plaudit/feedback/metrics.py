@@ -8,10 +8,15 @@ from plaudit.records.metric import Metric
 
 FEEDBACK: Mapping[str, Metric] = {
     "feedback/votes": Metric(
-        "Votes collected so far.",
+        "Votes collected so far; of people's, those that prefer one answer.",
         "count",
         "Rises to items times votes for each item.",
         "up",
+    ),
+    "feedback/wanted": Metric(
+        "Votes of people at which a run goes on that waits for them.",
+        "min(feedback.votes_wanted, pairs)",
+        "Constant; the run goes on once feedback/votes has reached it.",
     ),
     "feedback/ties": Metric(
         "Share of the votes that call two answers equally good.",

@@ -164,7 +164,8 @@ def test_annotators_teach_after_demonstrations(folder):
 
 
 def test_people_are_waited_for_and_their_votes_finish_the_job(folder):
-    done = run_command(*RUN, "--feedback.source", "people", "--name", "people")
+    at_once = ("--feedback.wait-seconds", "0")
+    done = run_command(*RUN, "--feedback.source", "people", *at_once, "--name", "people")
     assert done.code == 130
     assert done.err.count("\n") == 1
     assert "pairs wait for people's votes in runs/people/feedback.sqlite" in done.err
@@ -186,7 +187,7 @@ def test_people_are_waited_for_and_their_votes_finish_the_job(folder):
     vote(train[:5])
     too_few = run_command("run", "--resume", "people")
     assert too_few.code == 130
-    assert "are 5 on training prompts, of at least 20, and 0 on held-out prompts" in too_few.err
+    assert "are 5 of 96 wanted (5 on training prompts, of at least 20, and 0 on" in too_few.err
     vote(item for item in items if item not in train[:5])
     done = run_command("run", "--resume", "people")
     assert (done.code, done.err) == (0, "")

@@ -103,7 +103,8 @@ def _improvement(config: RLHFConfig, asked: float) -> Work:
 def _votes(config: RLHFConfig, source: str, pairs: int) -> str:
     feedback = config.feedback
     if source == "people":
-        return f"up to {pairs:,} pairs wait for people's votes, and the run for them"
+        wanted = min(feedback.votes_wanted, pairs)
+        return f"up to {pairs:,} pairs shown to people; goes on after {wanted:,} votes"
     if source == "reward":
         return f"up to {pairs:,} pairs compared by {config.reward}"
     return (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from plaudit.feedback.collect import collect_votes
+from plaudit.feedback.entries import Comparison, Item
 from plaudit.feedback.raters import Rater, RuleRater, simulated_annotators
 from plaudit.models.text import TextCodec
 from plaudit.pipelines.rlhf.inputs import Inputs
@@ -17,10 +18,10 @@ from plaudit.pipelines.rlhf.opinions import (
     split_of,
     split_opinions,
 )
-from plaudit.pipelines.rlhf.refusals import JUDGING_SHARE, MIN_COMPARISONS, require_decided
+from plaudit.pipelines.rlhf.refusals import JUDGING_SHARE, require_decided
+from plaudit.pipelines.rlhf.waiting import comparisons_as_of, wait_for_votes
 from plaudit.pipelines.stages import Stages
-from plaudit.records.errors import UserError
-from plaudit.records.interrupt import Interrupted
+from plaudit.records.errors import UserError, command
 from plaudit.records.types import Trajectories
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def collect_opinions(
     """(to learn from, to judge the reward model by): pairs of these answers, and what is said of
     them.
 
-    Raises Interrupted where people's votes are waited for.
+    Raises Interrupted where people's votes were waited for and a stop was asked for.
     """
     config, feedback = inputs.config, inputs.config.feedback
     items = [
@@ -60,7 +61,7 @@ def collect_opinions(
             new_run=True,
         )
     if inputs.source == "people":
-        _wait_for_people(store, items)
+        comparisons = _of_people(inputs, stages, store, items)
     else:
         stages.take(
             "feedback",
@@ -74,9 +75,9 @@ def collect_opinions(
             ),
             headline=["feedback/votes", "feedback/ties"],
         )
-    comparisons = store.comparisons()
+        comparisons = store.comparisons()
     if any(split_of(c) is None for c in comparisons):
-        return _split_texts(inputs, store, codec)
+        return _split_texts(inputs, comparisons, codec)
     learn = opinions_on(train, comparisons, split="train")
     judge = opinions_on(held_out, comparisons, split="held_out")
     return _decided(inputs, learn, judge)
@@ -91,13 +92,38 @@ def opinions_of_file(
     file, renames = inputs.config.feedback.file, inputs.sources["feedback"].renames
     assert file is not None
     import_comparisons(store, file, columns=renames)
-    return _split_texts(inputs, store, codec)
+    return _split_texts(inputs, store.comparisons(), codec)
+
+
+def _of_people(
+    inputs: Inputs, stages: Stages, store: FeedbackStore, items: Sequence[Item]
+) -> list[Comparison]:
+    """What people said of the items, once they have said enough: always the same votes of a run."""
+    feedback = inputs.config.feedback
+    page = command("studio", "--run", stages.run.path)
+    if feedback.store is not None:
+        page = command("studio", "--store", feedback.store)
+    done = stages.take(
+        "feedback",
+        lambda saved: wait_for_votes(
+            store,
+            items,
+            wanted=feedback.votes_wanted,
+            patience=feedback.wait_seconds,
+            interrupt=stages.interrupt,
+            say=stages.progress.note,
+            page=page,
+            saved=saved,
+        ),
+        headline=["feedback/votes", "feedback/wanted", "feedback/ties"],
+    )
+    return comparisons_as_of(store, int(done.results["last_vote"]))
 
 
 def _split_texts(
-    inputs: Inputs, store: FeedbackStore, codec: TextCodec
+    inputs: Inputs, comparisons: Sequence[Comparison], codec: TextCodec
 ) -> tuple[Opinions, Opinions]:
-    opinions = opinions_of_texts(store.comparisons(), codec)
+    opinions = opinions_of_texts(comparisons, codec)
     seed = inputs.config.seed
     return _decided(inputs, *split_opinions(opinions, share=JUDGING_SHARE, seed=seed))
 
@@ -124,18 +150,3 @@ def _raters(inputs: Inputs) -> Sequence[Rater]:
         return gold(prompts, completions, columns)
 
     return [RuleRater(name, judged)]
-
-
-def _wait_for_people(store: FeedbackStore, items: Sequence[Any]) -> None:
-    """Raises Interrupted until enough votes prefer one answer, on prompts of both splits."""
-    store.add_items(items)
-    decided = [split_of(c) for c in store.comparisons() if c.chosen is not None]
-    if None in decided:
-        return  # imported ones are split by prompt, and counted, later
-    num = decided.count("train")
-    if num < MIN_COMPARISONS or num == len(decided):
-        raise Interrupted(
-            f"{len(items)} pairs wait for people's votes in {store.name}: votes that "
-            f"prefer one answer are {num} on training prompts, of at least {MIN_COMPARISONS}, "
-            f"and {len(decided) - num} on held-out prompts, of at least 1"
-        )

@@ -31,7 +31,7 @@ class FeedbackConfig(Config):
         None,
         description=(
             "annotators: simulated with real human disagreement over sentiment; reward: the reward "
-            "function; file: comparisons from `file`; people: stop and wait for votes in the "
+            "function; file: comparisons from `file`; people: wait for votes in the "
             "store. None: the file if one is named, else the reward function if there is one, "
             "else annotators."
         ),
@@ -49,6 +49,18 @@ class FeedbackConfig(Config):
     pairs_per_prompt: int = Field(60, ge=1, description="Pairs of answers compared per prompt.")
     votes_per_pair: int = Field(
         2, ge=1, description="Annotators who see a pair; two or more allow agreement figures."
+    )
+    votes_wanted: int = Field(
+        100,
+        ge=20,
+        description="Votes of people that prefer one answer, at which the run goes on; no more than "
+        "there are pairs.",
+    )
+    wait_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="Seconds to wait for people before the run is saved and stops, for it to be "
+        "resumed; none: as long as it takes.",
     )
     num_annotators: int = Field(10, ge=1, description="Simulated annotators.")
     tie_threshold: float = Field(

@@ -105,6 +105,8 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "num_annotators": ("annotators",),
     "tie_threshold": ("annotators",),
     "pairs_per_prompt": ("annotators", "reward", "people"),
+    "votes_wanted": ("people",),
+    "wait_seconds": ("people",),
 }
 """Keys of `feedback` that only some sources use."""
 
