@@ -193,7 +193,9 @@ def grpo(
         )
         bonus.adapt(update.get("policy/entropy_avg"))
         done.step, done.place = step + 1, place + drawn.taken
-        yield Rollout(step + 1, samples(batch, score=drawn.score), {})
+        yield Rollout(
+            step + 1, samples(batch, logp_ref=fields.get("logp_ref"), score=drawn.score), {}
+        )
         yield Step(step + 1, config.num_steps, {**told, **update, "lr": lr})
         is_last = step + 1 == config.num_steps
         yield from watch.look(step + 1, last=is_last)

@@ -130,14 +130,30 @@ def added(total: dict[str, float], numbers: Mapping[str, float]) -> None:
         total[name] = total.get(name, 0.0) + value
 
 
-def samples(batch: Trajectories, *, most: int = 4, **numbers: Tensor) -> list[dict[str, Any]]:
-    """A few rows of a rollout for people to read, each with its own of the `numbers` [B]."""
+def samples(
+    batch: Trajectories, *, most: int = 4, logp_ref: Tensor | None = None, **numbers: Tensor
+) -> list[dict[str, Any]]:
+    """A few rows of a rollout for people to read, each with its own of the `numbers` [B].
+
+    With `logp_ref` [B, T] a row has the ids of its chosen tokens too, and how many nats each of
+    them lies from the reference, log π − log π_ref: their sum is the row's estimate of the KL.
+    """
     stride = max(len(batch) // most, 1)
     return [
         {
             "prompt": batch.prompts[int(batch.group[row])].text,
             "completion": batch.texts[row],
             **{name: float(value[row]) for name, value in numbers.items()},
+            **({} if logp_ref is None else _distances(batch, logp_ref, row)),
         }
         for row in range(0, len(batch), stride)
     ][:most]
+
+
+def _distances(batch: Trajectories, logp_ref: Tensor, row: int) -> dict[str, list[Any]]:
+    chosen = batch.chosen[row]
+    apart = (batch.logp[row] - logp_ref[row])[chosen].tolist()
+    return {
+        "tokens": batch.token[row][chosen].tolist(),
+        "token_kl": [round(nats, 4) for nats in apart],
+    }

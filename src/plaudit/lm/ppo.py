@@ -270,7 +270,7 @@ def ppo(
         }
         beta.adapt(kl, num_answers=len(batch))
         done.step = step + 1
-        yield Rollout(step + 1, samples(batch, score=score, kl=distance), {})
+        yield Rollout(step + 1, samples(batch, logp_ref=logp_ref, score=score, kl=distance), {})
         yield Step(step + 1, config.num_steps, metrics)
         is_last = step + 1 == config.num_steps
         yield from watch.look(step + 1, last=is_last)

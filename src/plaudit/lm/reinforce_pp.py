@@ -104,6 +104,7 @@ def reinforce_pp(
             batch, fields["importance"], apart = corrected(batch, logp, cap=config.importance_cap)
             told |= apart
         reward = outcome_reward(_compared(config, drawn), batch.chosen).to(batch.logp)
+        logp_ref = None
         if config.kl_coef and reference is not None:
             logp_ref = reference.logprobs(batch)
             distance = (batch.logp - logp_ref) * batch.chosen
@@ -121,7 +122,7 @@ def reinforce_pp(
             config, actor, some, loss, own, counting="tokens", lr=lr, key=(seed, 3, step)
         )
         done.step, done.place = step + 1, place + drawn.taken
-        yield Rollout(step + 1, samples(batch, score=drawn.score), {})
+        yield Rollout(step + 1, samples(batch, logp_ref=logp_ref, score=drawn.score), {})
         yield Step(step + 1, config.num_steps, {**told, **update, "lr": lr})
         is_last = step + 1 == config.num_steps
         yield from watch.look(step + 1, last=is_last)

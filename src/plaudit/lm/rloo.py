@@ -84,9 +84,10 @@ def rloo(
             logp = actor.logprobs(batch)
             batch, fields["importance"], apart = corrected(batch, logp, cap=config.importance_cap)
             told |= apart
-        score = drawn.score
+        score, logp_ref = drawn.score, None
         if config.kl_coef and reference is not None:
-            distance = ((batch.logp - reference.logprobs(batch)) * batch.chosen).sum(1)
+            logp_ref = reference.logprobs(batch)
+            distance = ((batch.logp - logp_ref) * batch.chosen).sum(1)
             told["objective/kl"] = float(distance.mean())
             score = score - config.kl_coef * distance.to(score)
         values, heard = drawn.groups.spread(score, drawn.heard)
@@ -107,7 +108,7 @@ def rloo(
             key=(seed, 3, step),
         )
         done.step, done.place = step + 1, place + drawn.taken
-        yield Rollout(step + 1, samples(batch, score=drawn.score), {})
+        yield Rollout(step + 1, samples(batch, logp_ref=logp_ref, score=drawn.score), {})
         yield Step(step + 1, config.num_steps, {**told, **update, "lr": lr})
         is_last = step + 1 == config.num_steps
         yield from watch.look(step + 1, last=is_last)

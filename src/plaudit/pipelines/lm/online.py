@@ -37,6 +37,7 @@ from plaudit.pipelines.lm.config import (
     RLOOJob,
 )
 from plaudit.pipelines.lm.parts import Parts, make_parts, model_fingerprint, read_model
+from plaudit.pipelines.pieces import with_pieces
 from plaudit.pipelines.rlhf.answers import answers_from, draw_answers
 from plaudit.pipelines.rlhf.evaluation import Side, answer_rows, compare_sides
 from plaudit.pipelines.rlhf.sources import prompts_of, read_sources
@@ -163,7 +164,7 @@ def _improve(
         before = _answers(config, stages, world, "answers_before")
         done = stages.take(
             name,
-            lambda saved: loop(config, world, saved),
+            lambda saved: with_pieces(loop(config, world, saved), world.parts.codec),
             keep=lambda array: array.startswith("actor/weight."),
             headline=["objective/scores", "groups/with_signal", "answer/length"],
         )

@@ -19,6 +19,7 @@ from plaudit.lm.rloo import rloo
 from plaudit.lm.sft import sft
 from plaudit.models.answers import given_answers
 from plaudit.ops import outcome_reward
+from plaudit.pipelines.pieces import with_pieces
 from plaudit.pipelines.rlhf.answers import answers_from, draw_answers, require_own
 from plaudit.pipelines.rlhf.evaluation import Gold, gold_scores, reward_model_figures
 from plaudit.pipelines.rlhf.opinions import Opinions
@@ -120,17 +121,20 @@ def improve_by_ppo(
     )
     kept = stages.take(
         "ppo",
-        lambda saved: ppo(
-            config.ppo,
-            actor=parts.actor,
-            critic=critic,
-            reference=reference,
-            reward=reward,
-            prompts=parts.train,
-            sampling=config.sampling,
-            seed=config.seed,
-            gold=None if gold is None else GoldReward(gold),
-            saved=saved,
+        lambda saved: with_pieces(
+            ppo(
+                config.ppo,
+                actor=parts.actor,
+                critic=critic,
+                reference=reference,
+                reward=reward,
+                prompts=parts.train,
+                sampling=config.sampling,
+                seed=config.seed,
+                gold=None if gold is None else GoldReward(gold),
+                saved=saved,
+            ),
+            parts.codec,
         ),
         keep=lambda name: name.startswith("actor/weight."),
         headline=["objective/scores", "objective/kl", "answer/length"],
@@ -151,14 +155,17 @@ def improving_by(name: str, algorithm: Callable[..., Iterator[Event]]) -> Improv
             given["reference"] = reference
         kept = stages.take(
             name,
-            lambda saved: algorithm(
-                getattr(config, name),
-                actor=parts.actor,
-                prompts=parts.train,
-                sampling=config.sampling,
-                seed=config.seed,
-                saved=saved,
-                **given,
+            lambda saved: with_pieces(
+                algorithm(
+                    getattr(config, name),
+                    actor=parts.actor,
+                    prompts=parts.train,
+                    sampling=config.sampling,
+                    seed=config.seed,
+                    saved=saved,
+                    **given,
+                ),
+                parts.codec,
             ),
             keep=lambda array: array.startswith("actor/weight."),
             headline=["objective/scores", "groups/with_signal", "answer/length"],
