@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv demo test test-all check format bench clean
+.PHONY: help venv demo test test-all check js format bench clean
 
 help:
 	@echo "make venv               create .venv and install Plaudit with the versions of constraints.txt"
@@ -15,6 +15,7 @@ help:
 	@echo "make test               the test suite"
 	@echo "make test-all           the suite and what is run nightly: every shape of the model zoo"
 	@echo "make check              format, lint, types, layers"
+	@echo "make js                 types of the browser's modules, by TypeScript's checker; needs Node.js"
 	@echo "make format             rewrite the code in our format"
 	@echo "make bench NAME=sampler one benchmark"
 	@echo "make clean              remove caches and built files (not .venv, not runs)"
@@ -48,11 +49,16 @@ test: venv
 test-all: venv
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m ''
 
-check: venv
+check: venv js
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
+
+# TypeScript only reads the modules here: nothing is compiled, and nothing of it is shipped.
+js:
+	@if command -v npx >/dev/null; then npx --yes --package typescript@7.0.2 tsc -p jsconfig.json; \
+	else echo "no Node.js here: the types of the browser's modules were not checked" >&2; fi
 
 format: venv
 	$(BIN)/ruff format
