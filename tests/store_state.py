@@ -10,38 +10,39 @@ from dataclasses import asdict
 from sqlalchemy import select
 
 from oracles import feedback_log as slow
+from plaudit.feedback.database import lock_for_writing
 from plaudit.feedback.derived import catch_up
+from plaudit.feedback.pool import pool_of, sweep
+from plaudit.feedback.rebuild import rebuild
 from plaudit.feedback.stats import feedback_stats, rater_stats
 from plaudit.feedback.store import FeedbackStore
-from plaudit.feedback.tables import (
-    Base,
-    ItemRow,
-    MetaRow,
-    SegmentRow,
-    VoteRow,
-    lock_for_writing,
-)
-
-LOG = {row.__tablename__ for row in (ItemRow, SegmentRow, VoteRow)}
+from plaudit.feedback.tables import LOG, Base, MetaRow
 
 
 def rows_of(connection):
-    """The rows of all derived tables, as sets."""
+    """The rows of all derived tables, as sets; of open items, the items and the spots apart."""
     tables = [table for name, table in Base.metadata.tables.items() if name not in LOG]
-    return {
+    rows = {
         table.name: {tuple(row) for row in connection.execute(select(table))} for table in tables
     }
+    opened = rows.pop("open_items")
+    rows["open spots"] = {spot for spot, _, _ in opened}
+    assert rows["open spots"] == set(range(1, len(opened) + 1))
+    return rows | {"open items": {item for _, item, _ in opened}}
 
 
-def rebuilt(store):
+def rebuilt(store, *, now=None):
     """The derived tables as they are made from the whole log at once; nothing is kept."""
     with store._writer.connect() as connection:
         lock_for_writing(connection)
+        pool = pool_of(connection)
         for name, table in Base.metadata.tables.items():
-            if name not in LOG and table is not MetaRow.__table__:
+            if name not in LOG:
                 connection.execute(table.delete())
         connection.execute(MetaRow.__table__.delete().where(MetaRow.name == "derived_through"))
         catch_up(connection)
+        if pool is not None:
+            rebuild(connection, overlap=pool.overlap, now=now)
         rows = rows_of(connection)
         connection.rollback()
     return rows
@@ -82,10 +83,13 @@ def assert_answers_are_those_of_the_log(store, raters):
     assert store.votes_by_key([*keys, "none"]) == {vote.key: vote for vote in log.votes}
 
 
-def assert_kept_as_rebuilt(store):
-    with store._engine.begin() as connection:
+def assert_kept_as_rebuilt(store, *, now=None):
+    """The same rows either way; with offers, as of `now`, when what has expired is swept."""
+    with store.batch(), store.reading() as connection:
+        if (pool := pool_of(connection)) is not None:
+            sweep(connection, pool, now)
         kept = rows_of(connection)
-    assert kept == rebuilt(store)
+    assert kept == rebuilt(store, now=now)
 
 
 RATER = textwrap.dedent(

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plaudit.feedback.database import database_url, open_engine, use_write_ahead_log
 from plaudit.feedback.entries import (
     Item,
     NewVote,
@@ -27,7 +28,6 @@ from plaudit.feedback.entries import (
     words_vote,
 )
 from plaudit.feedback.store import FeedbackStore
-from plaudit.feedback.tables import _use_write_ahead_log, database_url, open_engine
 from plaudit.records.errors import UserError
 from store_state import (
     assert_answers_are_those_of_the_log,
@@ -262,7 +262,7 @@ def test_a_new_store_may_be_opened_by_many_at_once(tmp_path):
 
         def begin(engine, together=together):
             together.wait()
-            _use_write_ahead_log(engine)
+            use_write_ahead_log(engine)
 
         with ThreadPoolExecutor(len(engines)) as pool:
             list(pool.map(begin, engines))
@@ -348,11 +348,19 @@ def test_kill_inside_a_batch_then_run_again_ends_in_the_identical_store(tmp_path
         assert killed.content_digest() == quiet.content_digest()
 
 
-def test_the_file_is_durable_at_commit(store):
-    with store._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
-        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+def test_the_file_is_durable_at_commit_and_one_connection_writes_it(store):
+    def told(connection, name):
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+    for engine, only_reads in ((store._write_engine, 0), (store._engine, 1)):
+        with engine.connect() as connection:
+            assert told(connection, "journal_mode") == "wal"
+            assert told(connection, "synchronous") == 2  # FULL
+            assert told(connection, "foreign_keys") == 1
+            assert told(connection, "query_only") == only_reads
+            assert (told(connection, "wal_autocheckpoint") == 0) == only_reads
+    assert store._write_engine.pool.size() == 1
+    assert store._write_engine.pool._max_overflow == 0
 
 
 def test_wrong_places_and_files(tmp_path):
@@ -387,7 +395,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE plaudit_feedback SET value = '7' WHERE name = 'schema_version'")
     raw.close()
-    with pytest.raises(UserError, match="has feedback schema 7, this Plaudit reads 1"):
+    with pytest.raises(UserError, match="has feedback schema 7, this Plaudit reads 2"):
         FeedbackStore(path)
 
 
@@ -405,7 +413,7 @@ def test_a_full_disk_is_one_sentence_and_the_store_stays_whole(store):
     """SQLite's own limit on pages gives the very error that a full disk gives."""
     fill(store, 2)
     digest = store.content_digest()
-    with store._engine.connect() as connection:
+    with store._write_engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1")
     with pytest.raises(UserError, match="disk is full; nothing of this batch was kept"):
         fill(store, 3_000)

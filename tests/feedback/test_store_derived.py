@@ -188,7 +188,8 @@ INSERT INTO plaudit_feedback VALUES ('schema_version', '1');
 """
 _ITEM = "INSERT INTO items VALUES (?, ?, '\"p\"', '{\"n\": 1}')"
 _SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, 'text', '\"answer\"', 'm', '{}')"
-_VOTE = "INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, 5.0, ?)"
+_VOTE_COLUMNS = 'id, "key", item_id, rater, kind, value, shown, seconds, time, undoes'
+_VOTE = f"INSERT INTO votes ({_VOTE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 5.0, ?)"
 
 
 def old_rows(connection, num, *, start=0):
@@ -248,8 +249,8 @@ def test_an_old_file_that_may_not_be_written_is_one_sentence(tmp_path):
 def dump(path):
     with sqlite3.connect(path) as connection:
         found = [
-            connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
-            for table in ("items", "segments", "votes")
+            connection.execute(f"SELECT {columns} FROM {table} ORDER BY id").fetchall()
+            for table, columns in (("items", "*"), ("segments", "*"), ("votes", _VOTE_COLUMNS))
         ]
     connection.close()
     return found
@@ -258,7 +259,7 @@ def dump(path):
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
 def test_what_another_plaudit_appends_later_is_caught_up_with(tmp_path, monkeypatch, chunk):
     """At opening, at the next question and at the next entry, in chunks of any size."""
-    monkeypatch.setattr("plaudit.feedback.store.CATCH_UP", chunk)
+    monkeypatch.setattr("plaudit.feedback.log.CATCH_UP", chunk)
     path = tmp_path / "old.sqlite"
     old_file(path, 4)
     with FeedbackStore(path) as store:
@@ -295,11 +296,15 @@ def steps(store, question):
         count[0] += 1
         return 0
 
-    with store._engine.connect() as connection:
-        raw = connection.connection.driver_connection
+    raws = []
+    for engine in (store._engine, store._write_engine):
+        with engine.connect() as connection:
+            raws.append(connection.connection.driver_connection)
+    for raw in raws:
         raw.set_progress_handler(tick, 10)
     question(store)
-    raw.set_progress_handler(None, 10)
+    for raw in raws:
+        raw.set_progress_handler(None, 10)
     return count[0]
 
 

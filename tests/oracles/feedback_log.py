@@ -22,7 +22,7 @@ from plaudit.feedback.agreement import (
 from plaudit.feedback.entries import PREFERENCES, VOTE_KINDS, Item, Segment
 from plaudit.feedback.readings import comparison_of, score_of, vote_of_row
 from plaudit.feedback.stats import mean_cohen_kappa, wilson_interval
-from plaudit.feedback.tables import ItemRow, SegmentRow, VoteRow
+from plaudit.feedback.tables import ItemRow, OfferRow, SegmentRow, VoteRow
 
 
 @dataclass
@@ -50,8 +50,16 @@ def read(store):
         for row in connection.execute(select(ItemRow.__table__).order_by(ItemRow.id)):
             log.items.append(Item(row.key, row.prompt, tuple(segments[row.id]), row.columns))
         rows = connection.execute(
-            select(VoteRow.__table__, ItemRow.key.label("item_key"))
+            select(
+                VoteRow.__table__,
+                ItemRow.key.label("item_key"),
+                OfferRow.key.label("offer_key"),
+                OfferRow.purpose,
+                OfferRow.policy,
+                OfferRow.propensity,
+            )
             .join(ItemRow, ItemRow.id == VoteRow.item_id)
+            .outerjoin(OfferRow, OfferRow.id == VoteRow.offer)
             .order_by(VoteRow.id)
         ).all()
     undone = set()

@@ -77,8 +77,8 @@ def _store(words: argparse.Namespace) -> str | Path:
 @contextlib.contextmanager
 def _filled(where: str | Path) -> Iterator[FeedbackStore]:
     """The store; of one that was made for this, nothing is left where nothing was put into it."""
+    from plaudit.feedback.database import database_url
     from plaudit.feedback.store import FeedbackStore
-    from plaudit.feedback.tables import database_url
 
     url = database_url(where)
     file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None

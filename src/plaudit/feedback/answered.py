@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Connection, Integer, bindparam, delete, insert, select
 
-from plaudit.feedback.tables import RunRow
+from plaudit.feedback.derived_tables import RunRow
 
 _CHUNK = 500  # values in one query; SQLite allows 32,766, older builds 999
 _PAGE = 1000  # runs read at once where no limit is given

@@ -17,15 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from plaudit.feedback.answered import MANY, add_answered, chunks, remove_answered
-from plaudit.feedback.tables import (
-    ItemRow,
-    MetaRow,
-    RaterRow,
-    StandingRow,
-    StandingUndoRow,
-    TallyRow,
-    VoteRow,
-)
+from plaudit.feedback.derived_tables import RaterRow, StandingRow, StandingUndoRow, TallyRow
+from plaudit.feedback.pool import count_answers
+from plaudit.feedback.readings import Entry
+from plaudit.feedback.tables import ItemRow, MetaRow, VoteRow
 
 _MARK = "derived_through"  # the last entry that the derived tables know
 CATCH_UP = 10_000
@@ -33,7 +28,7 @@ CATCH_UP = 10_000
 
 _ENTRY = select(
     VoteRow.id, VoteRow.item_id, VoteRow.rater, VoteRow.kind, VoteRow.value, VoteRow.shown,
-    VoteRow.seconds, VoteRow.undoes,
+    VoteRow.seconds, VoteRow.undoes, VoteRow.time, VoteRow.offer,
 )  # fmt: skip
 
 # Statements are made once: to make one costs as much as to run it.
@@ -71,25 +66,6 @@ _NEW_MARK = insert(MetaRow)
 _MARK_CHANGE = update(MetaRow).where(MetaRow.name == _MARK).values(value=bindparam("last"))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of `votes`, as far as the derived tables need it."""
-
-    id: int
-    item_id: int
-    rater: str
-    kind: str
-    value: Any
-    shown: Any
-    seconds: float | None
-    undoes: int | None
-
-
-def entry_of_row(row: Mapping[str, Any]) -> Entry:
-    """The entry of a row that is about to be a row of `votes`."""
-    return Entry(*(row[name] for name in Entry.__dataclass_fields__))
-
-
 def is_current(connection: Connection) -> bool:
     """Whether the derived tables know the whole log."""
     known, last = connection.execute(_LAST).one()
@@ -112,6 +88,7 @@ def derive(connection: Connection, entries: Sequence[Entry]) -> None:
     votes_down = _by_rater(entry for entry in down if entry.undoes is None)
     before = _answered(connection, votes_up, surely=votes_down)
     _write_standing(connection, up, down)
+    count_answers(connection, up, down)
     after = _answered(connection, votes_down, surely=votes_up)
     _tally(connection, entries, up, down)
     _count_raters(connection, {e.rater for e in entries}, before, after)

@@ -17,7 +17,7 @@ from plaudit.records.types import Text
 
 Preference = Literal["a", "b", "tie", "both_bad"]
 PREFERENCES: tuple[str, ...] = get_args(Preference)
-VoteKind = Literal["score", "comparison", "ranking", "edit", "words", "undo"]
+VoteKind = Literal["score", "comparison", "ranking", "edit", "words", "skip", "flag", "undo"]
 VOTE_KINDS: tuple[str, ...] = get_args(VoteKind)
 Order = Literal["ab", "ba"]
 
@@ -53,7 +53,8 @@ class NewVote:
     """A vote ready to be appended; made by `comparison_vote`, `score_vote` and their kin.
 
     `shown` lists segment positions in the order shown. `time` is seconds since 1970 (None: now).
-    `undoes` is the key of the vote that an undo takes back.
+    `undoes` is the key of the vote that an undo takes back. Of its `seconds`, the page was in view
+    for `visible_seconds`.
     """
 
     key: str | None
@@ -65,11 +66,16 @@ class NewVote:
     seconds: float | None = None
     time: float | None = None
     undoes: str | None = None
+    visible_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Vote:
-    """A vote as the log holds it; `undoes` is the id of the vote that an undo takes back."""
+    """A vote as the log holds it; `undoes` is the id of the vote that an undo takes back.
+
+    `offer` is the key of the offer that it answers, with the offer's purpose (work, repeat), policy
+    and propensity; a vote of a rule or a file answers none.
+    """
 
     id: int
     key: str
@@ -82,6 +88,11 @@ class Vote:
     time: float
     undoes: int | None
     active: bool
+    visible_seconds: float | None = None
+    offer: str | None = None
+    purpose: str | None = None
+    policy: str | None = None
+    propensity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +262,31 @@ def words_vote(
     return NewVote(key, item_key, rater, "words", value, None, seconds, time)
 
 
+def skip_vote(
+    item_key: str,
+    rater: str,
+    *,
+    key: str | None = None,
+    seconds: float | None = None,
+    time: float | None = None,
+) -> NewVote:
+    """The rater would rather not say; the item is not asked of them again."""
+    return NewVote(key, item_key, rater, "skip", {}, None, seconds, time)
+
+
+def flag_vote(
+    item_key: str,
+    rater: str,
+    text: str = "",
+    *,
+    key: str | None = None,
+    seconds: float | None = None,
+    time: float | None = None,
+) -> NewVote:
+    """Something is wrong with the item itself; `text` may say what."""
+    return NewVote(key, item_key, rater, "flag", {"text": text}, None, seconds, time)
+
+
 def plain_text(text: Text) -> str:
     """The words of a text: itself, or the contents of its messages, one under another."""
     if isinstance(text, str):
@@ -294,11 +330,13 @@ def check_vote(vote: NewVote, num_segments: int) -> None:
         raise UserError(f"{where}: unknown kind of vote{nearest(vote.kind, VOTE_KINDS)}")
     if vote.key is not None:
         check_name(vote.key, f"{where}: the vote's key")
-    for name, number in (("seconds", vote.seconds), ("time", vote.time)):
+    took = {"seconds": vote.seconds, "visible seconds": vote.visible_seconds}
+    for name, number in {**took, "time": vote.time}.items():
         if number is not None:
             _finite(number, f"{where}: {name}")
-    if vote.seconds is not None and vote.seconds < 0:
-        raise UserError(f"{where}: it took {vote.seconds} seconds, expected 0 or more")
+    for name, number in took.items():
+        if number is not None and number < 0:
+            raise UserError(f"{where}: it took {number} {name}, expected 0 or more")
     for position in (*_named_segments(vote, where), *(vote.shown or ())):
         known = isinstance(position, int) and not isinstance(position, bool)
         if not known or not 0 <= position < num_segments:
@@ -314,6 +352,8 @@ _VALUE_FIELDS = {
     "ranking": {"ranking"},
     "edit": {"segment", "text"},
     "words": {"segment", "text"},
+    "skip": set[str](),
+    "flag": {"text"},
     "undo": set[str](),
 }
 
@@ -345,7 +385,7 @@ def _named_segments(vote: NewVote, where: str) -> list[Any]:
         ranking_vote(vote.item_key, vote.rater, ranking)
         return [position for group in ranking for position in group]
     if "text" in needed:
-        _check_text(value["text"], f"{where}: the text")
+        _check_text(value["text"], f"{where}: the text", may_be_empty=vote.kind == "flag")
     about_item = vote.kind == "words" and value["segment"] is None
     return [value["segment"]] if "segment" in needed and not about_item else []
 

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, func, select
 
 from plaudit.feedback.answered import MANY, chunks, open_numbers
-from plaudit.feedback.entries import Item, Segment, Vote
-from plaudit.feedback.readings import SEGMENT_FIELDS, VOTE_FIELDS, Known, vote_of_row
-from plaudit.feedback.tables import (
-    ItemRow,
+from plaudit.feedback.derived_tables import (
+    AnswerRow,
     RaterRow,
-    SegmentRow,
     StandingRow,
     StandingUndoRow,
     TallyRow,
-    VoteRow,
 )
+from plaudit.feedback.entries import Item, Segment, Vote
+from plaudit.feedback.readings import SEGMENT_FIELDS, VOTE_FIELDS, Known, vote_of_row
+from plaudit.feedback.tables import ItemRow, OfferRow, SegmentRow, VoteRow
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,14 @@ def last_id(connection: Connection, table: type[ItemRow] | type[SegmentRow] | ty
 
 # --- votes -------------------------------------------------------------------------------------
 
-_VOTE = (VoteRow.__table__, ItemRow.key.label("item_key"))
+_VOTE = (
+    VoteRow.__table__,
+    ItemRow.key.label("item_key"),
+    OfferRow.key.label("offer_key"),
+    OfferRow.purpose,
+    OfferRow.policy,
+    OfferRow.propensity,
+)
 
 
 def standing_votes(connection: Connection, which: Which) -> list[Vote]:
@@ -71,6 +77,7 @@ def standing_votes(connection: Connection, which: Which) -> list[Vote]:
         .select_from(StandingRow)
         .join(VoteRow, VoteRow.id == StandingRow.vote_id)
         .join(ItemRow, ItemRow.id == StandingRow.item_id)
+        .outerjoin(OfferRow, OfferRow.id == VoteRow.offer)
     )
     rows = _page(connection, which, query, StandingRow.__table__.c.vote_id, which.of_standing)
     return [vote_of_row(row, active=True) for row in rows]
@@ -100,6 +107,7 @@ def _everything() -> Select[Any]:
         select(*_VOTE, stands.label("stands"))
         .select_from(VoteRow)
         .join(ItemRow, ItemRow.id == VoteRow.item_id)
+        .outerjoin(OfferRow, OfferRow.id == VoteRow.offer)
         .outerjoin(StandingRow, StandingRow.vote_id == VoteRow.id)
         .outerjoin(StandingUndoRow, StandingUndoRow.vote_id == VoteRow.id)
     )
@@ -139,6 +147,57 @@ def vote_by_id(connection: Connection, vote_id: int) -> Vote | None:
 def last_standing_id(connection: Connection, rater: str) -> int | None:
     """The rater's newest vote that stands."""
     return connection.scalar(_LAST_OF, {"rater": rater})
+
+
+_NEWEST_OF = (
+    select(StandingRow.vote_id)
+    .where(StandingRow.rater == bindparam("rater"))
+    .order_by(StandingRow.vote_id.desc())
+    .limit(bindparam("page", type_=Integer))
+)
+_SECONDS_OF = select(VoteRow.seconds).where(
+    VoteRow.id.in_(_NEWEST_OF), VoteRow.seconds.is_not(None)
+)
+_NUM_SINCE = select(func.count()).where(
+    StandingRow.rater == bindparam("rater"), StandingRow.vote_id >= bindparam("first")
+)
+_TIME_OF = select(VoteRow.time).where(VoteRow.id == bindparam("id"))
+_ANSWERED = select(AnswerRow.offer_id).where(AnswerRow.offer_id.in_(MANY), AnswerRow.num_said > 0)
+
+
+def last_standing_ids(connection: Connection, rater: str, num: int) -> list[int]:
+    """The rater's newest votes that stand, the newest first."""
+    return list(connection.scalars(_NEWEST_OF, {"rater": rater, "page": num}))
+
+
+def recent_seconds(connection: Connection, rater: str, num: int) -> list[float]:
+    """How long those of the rater's newest `num` votes took that say so."""
+    return list(connection.scalars(_SECONDS_OF, {"rater": rater, "page": num}))
+
+
+def num_since(connection: Connection, rater: str, first: int) -> int:
+    """How many of the rater's votes stand that are not older than vote `first`."""
+    return connection.scalar(_NUM_SINCE, {"rater": rater, "first": first}) or 0
+
+
+def first_since(connection: Connection, when: float) -> int:
+    """The first vote not older than `when`, by halving: later votes have later times."""
+    low, high = 1, last_id(connection, VoteRow) + 1
+    while low < high:
+        middle = (low + high) // 2
+        if (connection.scalar(_TIME_OF, {"id": middle}) or 0.0) < when:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def answered_offers(connection: Connection, offers: Iterable[int]) -> set[int]:
+    """Those of the offers that have their answer."""
+    found: set[int] = set()
+    for chunk in chunks(offers):
+        found.update(connection.scalars(_ANSWERED, {"many": chunk}))
+    return found
 
 
 def rater_names(connection: Connection) -> list[str]:
@@ -230,6 +289,14 @@ def items(
     return list(_items(connection, ids if (after, limit) != (None, None) else None).values())
 
 
+def items_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Item]:
+    """These items, by id."""
+    found: dict[int, Item] = {}
+    for chunk in chunks(ids):
+        found |= _items(connection, chunk)
+    return found
+
+
 def open_items(connection: Connection, rater: str, limit: int | None) -> list[Item]:
     """Items on which no vote of the rater stands, in the order they were added."""
     numbers = open_numbers(connection, rater, last_id(connection, ItemRow), limit=limit)
@@ -318,5 +385,5 @@ def known_votes(connection: Connection, keys: Iterable[str]) -> dict[str, Known]
         rows = connection.execute(_KNOWN_VOTES, {"many": chunk})
         for row in rows:
             content = {name: getattr(row, name) for name in VOTE_FIELDS}
-            known[row.key] = Known(row.id, content)
+            known[row.key] = Known(row.id, content, offer=row.offer)
     return known

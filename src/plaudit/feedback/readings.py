@@ -23,6 +23,28 @@ class Known:
     id: int
     content: Any
     num_segments: int = 0
+    offer: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of `votes`, as far as the derived tables need it."""
+
+    id: int
+    item_id: int
+    rater: str
+    kind: str
+    value: Any
+    shown: Any
+    seconds: float | None
+    undoes: int | None
+    time: float
+    offer: int | None
+
+
+def entry_of_row(row: Mapping[str, Any]) -> Entry:
+    """The entry of a row that is about to be a row of `votes`."""
+    return Entry(*(row[name] for name in Entry.__dataclass_fields__))
 
 
 def item_content(item: Item) -> dict[str, Any]:
@@ -73,7 +95,8 @@ def vote_of_row(row: Any, *, active: bool) -> Vote:
     shown = None if row.shown is None else tuple(row.shown)
     return Vote(
         row.id, row.key, row.item_key, row.rater, row.kind, row.value, shown, row.seconds,
-        row.time, row.undoes, active,
+        row.time, row.undoes, active, row.visible_seconds, row.offer_key, row.purpose, row.policy,
+        row.propensity,
     )  # fmt: skip
 
 

@@ -8,18 +8,16 @@ end in the identical store. Undo is one more entry, and an undo can itself be un
 from __future__ import annotations
 
 import hashlib
-import threading
 import time as clock
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import select
 
 from plaudit.feedback import questions as ask
-from plaudit.feedback.derived import CATCH_UP, catch_up, derive, entry_of_row, is_current
+from plaudit.feedback.database import json_text
 from plaudit.feedback.entries import (
     Comparison,
     Item,
@@ -33,6 +31,9 @@ from plaudit.feedback.entries import (
     comparison_vote,
     score_vote,
 )
+from plaudit.feedback.log import Log
+from plaudit.feedback.offers import Offers
+from plaudit.feedback.people import People
 from plaudit.feedback.readings import (
     Known,
     comparison_of,
@@ -41,25 +42,14 @@ from plaudit.feedback.readings import (
     score_of,
     vote_content,
 )
-from plaudit.feedback.tables import (
-    ItemRow,
-    SegmentRow,
-    VoteRow,
-    database_url,
-    json_text,
-    lock_for_writing,
-    open_engine,
-    plain_errors,
-    prepare,
-    shown_url,
-    snapshots,
-    writers,
-)
+from plaudit.feedback.tables import ItemRow, SegmentRow, VoteRow
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.types import Text
 
+_NOT_DIGESTED = ("time", "seconds", "visible_seconds", "offer")
 
-class FeedbackStore:
+
+class FeedbackStore(Log):
     """A log of items and votes in an SQLite file, or in PostgreSQL by URL.
 
     Safe to use from several threads and processes: writers take turns. With `create=False` a file
@@ -68,57 +58,11 @@ class FeedbackStore:
     """
 
     def __init__(self, where: str | Path, *, create: bool = True) -> None:
-        url = database_url(where)
-        self.name = shown_url(url)
-        if url.get_backend_name() == "sqlite":
-            _check_path(url.database, create=create)
-        self._engine = open_engine(url)
-        self._writer = writers(self._engine)
-        self._reader = snapshots(self._engine)
-        self._open = threading.local()
-        try:
-            with plain_errors(self.name):
-                prepare(self._engine, self.name)
-            with self.reading():  # derives what a store of an earlier Plaudit lacks
-                pass
-        except UserError as error:
-            self._engine.dispose()
-            if "read-only" in str(error):
-                raise UserError(
-                    f"{self.name} is read-only, and this Plaudit must write to a store of an "
-                    "earlier one once: open it where it may be written, or a copy of it"
-                ) from error
-            raise
-
-    def close(self) -> None:
-        """Let go of the database; the store is not usable afterwards."""
-        self._engine.dispose()
-
-    def __enter__(self) -> FeedbackStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(where, create=create)
+        self.offers = Offers(self)  # what is shown to whom, and what they answer
+        self.people = People(self, self.offers)  # annotators, invitations, sessions
 
     # --- writing ---------------------------------------------------------------------------
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Everything added inside is kept together or, after an error, not at all."""
-        if getattr(self._open, "connection", None) is not None:
-            if not self._open.writes:
-                raise UserError(f"{self.name}: nothing can be added while a snapshot is read")
-            yield
-            return
-        with plain_errors(self.name), self._writer.begin() as connection:
-            lock_for_writing(connection)
-            if not is_current(connection):
-                catch_up(connection)
-            self._open.connection, self._open.writes = connection, True
-            try:
-                yield
-            finally:
-                self._open.connection = None
 
     def add_items(self, items: Iterable[Item]) -> list[int]:
         """Append items, in order; gives the id of each, new or known."""
@@ -168,11 +112,11 @@ class FeedbackStore:
                     continue
                 when = now if vote.time is None else vote.time
                 row = {"id": next_vote, "key": key, "seconds": vote.seconds, "time": when}
+                row |= {"visible_seconds": vote.visible_seconds, "offer": None}
                 rows.append(row | content)
                 known[key] = Known(next_vote, content)
                 next_vote += 1
-            self._insert(VoteRow, rows)
-            derive(self._connection, [entry_of_row(row) for row in rows])
+            self.append(rows)
         return [known[key].id for key in keys[: len(wanted)]]
 
     def add_item(
@@ -290,31 +234,13 @@ class FeedbackStore:
         with self.reading() as connection:
             return ask.open_items(connection, rater, limit)
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """One snapshot for several questions: this thread's open batch, else a transaction."""
-        connection = getattr(self._open, "connection", None)
-        if connection is not None:
-            yield connection
-            return
-        while True:
-            with plain_errors(self.name), self._reader.begin() as connection:
-                if is_current(connection):
-                    self._open.connection, self._open.writes = connection, False
-                    try:
-                        yield connection
-                    finally:
-                        self._open.connection = None
-                    return
-            self._catch_up()
-
     def content_digest(self) -> str:
-        """SHA-256 of everything in the log, ids and order included, except times."""
+        """SHA-256 of items and votes, ids and order included, except times and offers."""
         digest = hashlib.sha256()
         with self.reading() as connection:
             for row in (ItemRow, SegmentRow, VoteRow):
                 table = row.__table__
-                names = [c for c in table.columns if c.name not in ("time", "seconds")]
+                names = [c for c in table.columns if c.name not in _NOT_DIGESTED]
                 for values in connection.execute(select(*names).order_by(row.id)):
                     digest.update(json_text([row.__tablename__, *values]).encode() + b"\n")
         return digest.hexdigest()
@@ -327,29 +253,8 @@ class FeedbackStore:
             votes = ask.standing_votes(connection, which)
         return [(vote, items[vote.item_key]) for vote in votes]
 
-    def _catch_up(self) -> None:
-        """Derive what the log of another Plaudit lacks, letting other writers in between."""
-        while True:
-            with plain_errors(self.name), self._writer.begin() as connection:
-                lock_for_writing(connection)
-                if is_current(connection):
-                    return
-                catch_up(connection, CATCH_UP)
-
-    @property
-    def _connection(self) -> Connection:
-        connection: Connection = self._open.connection
-        return connection
-
-    def _next_id(self, table: type[ItemRow] | type[SegmentRow] | type[VoteRow]) -> int:
-        return ask.last_id(self._connection, table) + 1
-
     def _known(self, key: str) -> Known | None:
         return ask.known_votes(self._connection, [key]).get(key)
-
-    def _insert(self, table: type, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            self._connection.execute(insert(table), rows)
 
     def _to_undo(self, vote_id: int | None, rater: str | None) -> Vote:
         connection = self._connection
@@ -378,16 +283,3 @@ def check_page(after: int | None, limit: int | None, rater: str | None = None) -
             raise UserError(f"{name} is {value!r}, expected a whole number from 0, or None")
     if rater is not None:
         check_name(rater, "a rater's name")
-
-
-def _check_path(path: str | None, *, create: bool) -> None:
-    if not path or path == ":memory:" or path.startswith("file:"):
-        return
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise UserError(f"{path}: the folder {file.parent} does not exist; make it first")
-    if file.is_dir():
-        raise UserError(f"{path} is a folder, expected the path of a feedback store (a file)")
-    if not create and not file.is_file():
-        hint = nearest(file.name, (other.name for other in file.parent.iterdir()))
-        raise UserError(f"{path}: there is no such feedback store{hint}")
