@@ -40,7 +40,7 @@ RUNS = ROOT.parent / "runs" / "benchmarks"
 SIDES = ROOT / "sides"
 
 NEEDS = {
-    "trl": ("torch==2.13.0", "trl==1.16.0"),
+    "trl": ("torch==2.13.0", "trl==1.16.0", "liger-kernel==0.8.5"),
     # CTranslate2 itself needs none of torch; its converter of folders does.
     "ctranslate2": ("torch==2.13.0", "transformers==5.23.0", "ctranslate2==4.8.5"),
 }
@@ -49,6 +49,10 @@ NEEDS = {
 LR = 1e-4
 LOSS_TOLERANCE = 1e-4
 """Losses of float32 sides at one step may differ by so much, relative to their size."""
+
+OWN_ROWS = ("grpo", "rloo", "kto")
+"""Kinds whose sides learn from answers that each draws, or behind prompts that each chooses: their
+losses are not compared here but, on the same rows, in `parity.py`."""
 
 Task = dict[str, Any]
 
@@ -96,6 +100,36 @@ def reward_rows(vocabulary: int) -> Task:
     }
 
 
+def pair_rows(vocabulary: int) -> Task:
+    """16 pairs of answers of 8 to 200 tokens, each ended, to prompts of 8 to 50."""
+    draw = random.Random(3)
+    return {
+        "prompts": [_ids(draw, draw.randint(8, 50), vocabulary) for _ in range(16)],
+        "chosen": [[*_ids(draw, draw.randint(8, 200), vocabulary), 0] for _ in range(16)],
+        "rejected": [[*_ids(draw, draw.randint(8, 200), vocabulary), 0] for _ in range(16)],
+    }
+
+
+def label_rows(vocabulary: int) -> Task:
+    """16 answers of 8 to 200 tokens, each ended, to prompts of 8 to 50; every other one is good."""
+    draw = random.Random(4)
+    return {
+        "prompts": [_ids(draw, draw.randint(8, 50), vocabulary) for _ in range(16)],
+        "answers": [[*_ids(draw, draw.randint(8, 200), vocabulary), 0] for _ in range(16)],
+        "is_good": [i % 2 == 0 for i in range(16)],
+    }
+
+
+def group_rows(vocabulary: int) -> Task:
+    """8 prompts of 48 tokens, 8 answers of 128 new ones to each."""
+    draw = random.Random(5)
+    return {
+        "prompts": [_ids(draw, 48, vocabulary) for _ in range(8)],
+        "answers_per_prompt": 8,
+        "new_tokens": 128,
+    }
+
+
 def decode_rows(num_rows: int) -> Callable[[int], Task]:
     """Different prompts of 48 tokens, 32 new ones each."""
 
@@ -115,6 +149,7 @@ def _ids(draw: random.Random, count: int, vocabulary: int) -> list[int]:
 
 
 _TRL = (SideOf("TRL", "trl", "trl_side", {}),)
+_FUSED = SideOf("TRL, fused head", "trl", "trl_side", {"fused": True})
 _SAMPLERS = (
     SideOf("`transformers.generate`", "", "generate_side", {}),
     SideOf("CTranslate2 float32", "ctranslate2", "ctranslate2_side", {"precision": "float32"}),
@@ -130,6 +165,18 @@ CASES = {
     ),
     "reward-smollm2": Case(
         "Reward-model step, 8 pairs, SmolLM2's shape", "smollm2", "reward", reward_rows, _TRL
+    ),
+    "dpo-small": Case("DPO step, 16 pairs, 6M Llama", "small", "dpo", pair_rows, (*_TRL, _FUSED)),
+    "kto-small": Case("KTO step, 16 answers, 6M Llama", "small", "kto", label_rows, _TRL),
+    "grpo-small": Case(
+        "GRPO step, 8 × 8 answers of 128 tokens, 6M Llama",
+        "small",
+        "grpo",
+        group_rows,
+        (*_TRL, _FUSED),
+    ),
+    "rloo-small": Case(
+        "RLOO step, 8 × 8 answers of 128 tokens, 6M Llama", "small", "rloo", group_rows, _TRL
     ),
     "decode-16": Case(
         "Decoding 16 rows, SmolLM2's shape", "smollm2", "decode", decode_rows(16), _SAMPLERS
@@ -253,7 +300,11 @@ def measure(case: Case, pythons: Mapping[str, str], *, threads: int, repeats: in
         print({s.name: f"{s.steps[-1]['seconds']:.2f} s" for s in sides}, flush=True)
     floors.append(ours.ask("floor"))
     floor = min(found["floor"] for found in floors)
-    gaps = _score_gaps(sides, task) if case.kind == "decode" else _loss_gaps(sides)
+    gaps = {}
+    if case.kind == "decode":
+        gaps = _score_gaps(sides, task)
+    elif case.kind not in OWN_ROWS:
+        gaps = _loss_gaps(sides)
     lines = table(sides, gaps, floor, what="log-probability" if case.kind == "decode" else "loss")
     for side in sides:
         side.close()

@@ -14,7 +14,20 @@ from transformers import (
     AutoTokenizer,
     TrainerCallback,
 )
-from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 from serve import Answer, Channel, forget_peak, memory, versions
 
@@ -122,13 +135,106 @@ def reward(task: Answer, folder: str) -> Any:
     )
 
 
+def text(ids: list[int]) -> str:
+    """Words that the tokenizer turns into these ids."""
+    return " ".join("<end>" if i == 0 else f"t{i}" for i in ids)
+
+
+def fused_head(task: Answer) -> dict[str, Any]:
+    """The head and the loss in one, in parts; its kernels for the layers need a GPU and stay off."""
+    kernels = ("rope", "swiglu", "rms_norm", "cross_entropy", "fused_linear_cross_entropy")
+    if not task.get("fused"):
+        return {}
+    return {"use_liger_kernel": True, "liger_kernel_config": dict.fromkeys(kernels, False)}
+
+
+def policy(task: Answer) -> Any:
+    """The policy, and the tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(task["folder"], dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(task["folder"])
+
+
+def dpo(task: Answer, folder: str) -> Any:
+    """DPOTrainer, the reference's log-probabilities read once, beforehand."""
+    model, tokenizer = policy(task)
+    rows = {"prompt": [text(ids) for ids in task["prompts"]]}
+    rows |= {n: [" " + text(ids) for ids in task[n]] for n in ("chosen", "rejected")}
+    return DPOTrainer(
+        model=model,
+        args=DPOConfig(
+            **common(task, len(task["prompts"]), folder),
+            **fused_head(task),
+            beta=0.1,
+            max_length=None,
+            precompute_ref_log_probs=not task.get("fused"),
+        ),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+    )
+
+
+def kto(task: Answer, folder: str) -> Any:
+    """KTOTrainer, the reference's log-probabilities read once, beforehand."""
+    model, tokenizer = policy(task)
+    rows = {
+        "prompt": [text(ids) for ids in task["prompts"]],
+        "completion": [" " + text(ids) for ids in task["answers"]],
+        "label": task["is_good"],
+    }
+    return KTOTrainer(
+        model=model,
+        args=KTOConfig(
+            **common(task, len(task["prompts"]), folder),
+            beta=0.1,
+            max_length=None,
+            precompute_ref_log_probs=True,
+        ),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+    )
+
+
+def even(completion_ids: list[list[int]], **more: Any) -> list[float]:
+    """The share of an answer's tokens with an even id."""
+    return [sum(i % 2 == 0 for i in ids) / max(1, len(ids)) for ids in completion_ids]
+
+
+def groups(task: Answer, folder: str) -> Any:
+    """GRPOTrainer or RLOOTrainer: answers drawn, judged, and learned from in one update."""
+    model, tokenizer = policy(task)
+    trainer, config = {"grpo": (GRPOTrainer, GRPOConfig), "rloo": (RLOOTrainer, RLOOConfig)}[
+        task["case"]
+    ]
+    per = int(task["answers_per_prompt"])
+    settings = common(task, per * len(task["prompts"]), folder)
+    settings.pop("train_sampling_strategy")
+    return trainer(
+        model=model,
+        reward_funcs=[even],
+        args=config(
+            **settings,
+            **fused_head(task),
+            num_generations=per,
+            max_completion_length=int(task["new_tokens"]),
+            beta=0.0,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": [text(ids) for ids in task["prompts"]]}),
+        processing_class=tokenizer,
+    )
+
+
+TRAINERS = {
+    "sft": sft, "reward": reward, "dpo": dpo, "kto": kto, "grpo": groups, "rloo": groups,
+}  # fmt: skip
+
+
 def main() -> None:
     """Serve one task; see `serve`."""
     channel = Channel()
     task = next(channel.orders())
     torch.set_num_threads(task["threads"])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = {"sft": sft, "reward": reward}[task["case"]](task, folder)
+        trainer = TRAINERS[task["case"]](task, folder)
         trainer.add_callback(InTurn(channel, trainer))
         trainer.train()
 

@@ -7,32 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layout_rows import batch_of
 from plaudit.models.layout import micro_layouts, pack
 from plaudit.records.errors import UserError
-from plaudit.records.sampling import Sampling
-from plaudit.records.types import Prompt, Trajectories
-
-
-def batch_of(prompts: list[int], answers: list[tuple[int, int]]) -> Trajectories:
-    """Prompts of the given lengths; answers as (prompt, length), every token another number."""
-    token = iter(range(1, 10_000))
-    made = tuple(Prompt("", tuple(next(token) for _ in range(n))) for n in prompts)
-    longest = max((n for _, n in answers), default=1)
-    answer = torch.zeros((len(answers), max(longest, 1)), dtype=torch.int64)
-    mask = torch.zeros(answer.shape, dtype=torch.bool)
-    for row, (_, n) in enumerate(answers):
-        answer[row, :n] = torch.tensor([next(token) for _ in range(n)], dtype=torch.int64)
-        mask[row, :n] = True
-    return Trajectories.of_answers(
-        prompts=made,
-        group=torch.tensor([g for g, _ in answers]),
-        token=answer,
-        mask=mask,
-        logp=torch.zeros(answer.shape),
-        terminated=torch.ones(len(answers), dtype=torch.bool),
-        texts=("",) * len(answers),
-        sampling=Sampling(max_new_tokens=max(longest, 1)),
-    )
+from plaudit.records.types import Trajectories
 
 
 def conversations(batch: Trajectories) -> list[list[int]]:

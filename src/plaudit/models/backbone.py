@@ -14,6 +14,7 @@ of windowed attention), or hold one answer each, under the model's own masks (an
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from plaudit.models.layout import Layout
 from plaudit.models.linear import fast_linear
 from plaudit.models.rewired import with_modules
+from plaudit.models.shared_attention import shared_attention
 from plaudit.records.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,12 +75,15 @@ class Decoder(nn.Module):
         given: dict[str, Any] = {
             "inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs
         }
+        attention: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if layout.is_packed:
-            given["attention_mask"] = self._packed_masks(layout)
+            masks = given["attention_mask"] = self._packed_masks(layout)
             given["position_ids"] = layout.position
+            every = [*masks.values()] if isinstance(masks, dict) else [masks]
+            attention = shared_attention(layout, every)
         # Else rows are padded on the right, which no real token sees: the model's own masks and
         # positions serve, and none that grows with the square of the length is made here.
-        with fast_linear():
+        with fast_linear(), attention:
             out = self.base(**given, use_cache=False)
         hidden: Tensor = out.last_hidden_state
         return hidden
