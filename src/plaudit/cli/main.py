@@ -23,6 +23,7 @@ VERBS = {
     "ls": "list the recipes that come with Plaudit, and your runs",
     "cp": "copy a recipe to own it: plaudit cp rlhf my.yaml",
     "show": "tell how a run or a sweep went or goes: plaudit show demo",
+    "studio": "open the pages where people give feedback: plaudit studio --import pairs.jsonl",
     "feedback": "import, export and count what people and judges said",
     "data": "check a file before it is learned from: plaudit data check pairs.jsonl",
     "explain": "what a logged number means: plaudit explain objective/kl",

@@ -1,0 +1,1 @@
+"""What the pages and programs may ask of the studio, all below /api/v1."""

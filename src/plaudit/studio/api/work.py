@@ -1,0 +1,130 @@
+"""An annotator's work: offers are drawn, votes come back, and any of them can be undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from plaudit.feedback.offers import OfferVote
+from plaudit.records.errors import UserError
+from plaudit.studio.problems import Json, Refused
+from plaudit.studio.sessions import Here, Studio, Worker
+from plaudit.studio.wire import (
+    MOST_VOTES,
+    Malformed,
+    OfferOut,
+    Offers,
+    Results,
+    Strict,
+    VoteIn,
+    offer_json,
+    stored_value,
+    vote_of,
+)
+
+router = APIRouter(tags=["work"])
+
+
+class Wanted(Strict):
+    n: int = Field(ge=1, le=30, description="how many offers the page wants to hold in all")
+
+
+class Release(Strict):
+    why: str = Field(default="left", max_length=200)
+
+
+class Votes(BaseModel):
+    """Votes in the order they were cast; one that cannot be read does not keep the others out."""
+
+    votes: list[VoteIn | dict[str, Any]] = Field(min_length=1, max_length=MOST_VOTES)
+
+
+class Nothing(Strict):
+    pass
+
+
+class Undone(BaseModel):
+    undone: str | None
+    offer: OfferOut | None
+
+
+@router.post("/offers", response_model=Offers)
+def offers(wanted: Wanted, studio: Here, annotator: Worker) -> Response:
+    """Offers to vote on: those already held first, in the order drawn, then new ones.
+
+    `open` is false where nothing is left for this person, true where there is or may soon be.
+    """
+    if annotator.paused:
+        raise Refused(403, "your work is paused; what you have sent is kept")
+    _spend(studio, "offers", annotator.name, 1)
+    desk = studio.store.offers
+    held = desk.mine(annotator.name)[: wanted.n]
+    if len(held) < wanted.n:
+        held = [*held, *desk.draw(annotator.name, wanted.n - len(held))]
+    is_open = bool(held) or desk.waiting(annotator.name)
+    return Json({"offers": [offer_json(offer) for offer in held], "open": is_open})
+
+
+@router.post("/offers/{key}/release", status_code=204)
+def release(key: str, said: Release, studio: Here, annotator: Worker) -> Response:
+    """Gives an offer back, so that somebody else may have it at once."""
+    studio.store.offers.release(key, annotator.name, said.why)
+    return Response(status_code=204)
+
+
+@router.post("/votes", response_model=Results)
+def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
+    """Keeps votes; answered once they are on the disk.
+
+    A vote sent again is `known`, one that came after its offer ran out `surplus`, and one that
+    cannot be kept `refused`, with a sentence; each stands for itself.
+    """
+    _spend(studio, "votes", annotator.name, len(sent.votes))
+    results: list[dict[str, Any]] = []
+    ready: list[tuple[int, OfferVote]] = []
+    shown = studio.store.offers.shown(
+        annotator.name, [vote.offer for vote in sent.votes if isinstance(vote, VoteIn)]
+    )
+    for vote in sent.votes:
+        raw = vote.model_dump() if isinstance(vote, VoteIn) else vote
+        try:
+            read, value = vote_of(raw)
+            stored = stored_value(value, shown.get(read.offer, ()))
+        except (Malformed, UserError) as error:
+            key = raw.get("key")
+            known_key = key if isinstance(key, str) and len(key) <= 200 else None
+            results.append({"key": known_key, "status": "refused", "detail": str(error)})
+            continue
+        ready.append(
+            (
+                len(results),
+                OfferVote(
+                    read.key, read.offer, read.kind, stored, read.seconds, read.visible_seconds
+                ),
+            )
+        )
+        results.append({})
+    if ready:
+        answers = studio.store.offers.answer(annotator.name, [vote for _, vote in ready])
+        for (place, _), said in zip(ready, answers, strict=True):
+            results[place] = {"key": said.key, "status": said.status, "detail": said.sentence}
+    return Json({"results": results})
+
+
+@router.post("/undo", response_model=Undone)
+def undo(_: Nothing, studio: Here, annotator: Worker) -> Response:
+    """Takes back this person's last standing vote, cast from whatever device."""
+    _spend(studio, "votes", annotator.name, 1)
+    key, offer = studio.store.offers.undo_last(annotator.name)
+    return Json({"undone": key, "offer": None if offer is None else offer_json(offer)})
+
+
+def _spend(studio: Studio, what: str, name: str, num: int) -> None:
+    buckets = getattr(studio.rates, what)
+    if wait := buckets.take(name, num):
+        raise Refused(
+            429, f"too many {what} at once; the rest in a moment", retry_after=str(int(wait) + 1)
+        )

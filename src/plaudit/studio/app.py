@@ -1,0 +1,62 @@
+"""The application: the pages and the API over one store, behind the door of `security.py`."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from plaudit import __version__
+from plaudit.feedback.store import FeedbackStore
+from plaudit.studio import pages
+from plaudit.studio.api import join, work
+from plaudit.studio.bodies import Patience
+from plaudit.studio.problems import DOCUMENTED, handle_problems
+from plaudit.studio.security import Door
+from plaudit.studio.sessions import Studio
+from plaudit.studio.settings import Serving, StudioSettings
+from plaudit.studio.wire import VALUES
+
+ROUTERS = (join.router, work.router)
+"""The parts of the API; each adds what it answers below /api/v1."""
+
+
+def create_app(
+    store: FeedbackStore,
+    serving: Serving | None = None,
+    settings: StudioSettings | None = None,
+    *,
+    patience: Patience | None = None,
+) -> tuple[ASGIApp, Studio]:
+    """The studio over a store, as an ASGI application, and what its parts share."""
+    studio = Studio(store, serving or Serving(), settings or StudioSettings())
+    app = FastAPI(
+        title="Plaudit studio",
+        version=__version__,
+        docs_url=None,  # that page loads scripts of others
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    app.state.studio = studio
+    handle_problems(app)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/api/v1", responses=DOCUMENTED)
+    app.include_router(pages.router)
+    app.mount("/static", pages.Files(directory=pages.STATIC, check_dir=False))
+    _name_values(app)
+    return Door(app, studio.serving, patience), studio
+
+
+def _name_values(app: FastAPI) -> None:
+    """Adds what a vote's value may be to the schema: it is read vote by vote, not by FastAPI."""
+    made = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            parts = made().setdefault("components", {}).setdefault("schemas", {})
+            for value in VALUES.values():
+                parts[value.__name__] = value.model_json_schema()
+        schema: dict[str, object] = made()
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way of changing it
