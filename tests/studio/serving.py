@@ -62,7 +62,8 @@ def running(
     """Serves a store until the block ends; `settings` are those of StudioSettings."""
     listener = listen(host, 0)
     serving = Serving(host, listener.getsockname()[1], public)
-    app, studio = create_app(store, serving, StudioSettings(**settings), patience=patience)
+    wanted = StudioSettings(**settings) if settings else None
+    app, studio = create_app(store, serving, wanted, patience=patience)
     server = StudioServer(app, studio)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
     """Serves until it is told to end; returns 0."""
     words = _parser().parse_args(argv)
     try:
+        import markdown_it  # noqa: F401 - a page needs it later, and must not fail then
+
         from plaudit.studio.server import listen
         from plaudit.studio.settings import Serving, checked_public
     except ModuleNotFoundError as error:
@@ -168,8 +170,11 @@ def _import(store: FeedbackStore, file: str) -> None:
 
 
 def _say(store: FeedbackStore, serving: Serving, invited: list[str]) -> None:
-    items, votes = store.size()
-    print(visible(f"{store.name}: {items} items, {votes} votes"))
+    items, votes = (
+        f"{num} {what}{'' if num == 1 else 's'}"
+        for num, what in zip(store.size(), ("item", "vote"), strict=True)
+    )
+    print(visible(f"{store.name}: {items}, {votes}"))
     print(visible(f"The studio is at {serving.address} (Ctrl-C ends it)"))
     if not serving.is_local and not serving.is_secure:
         print("  Without TLS: whoever shares the network can read votes and sessions along.")

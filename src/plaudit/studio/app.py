@@ -8,15 +8,15 @@ from starlette.types import ASGIApp
 from plaudit import __version__
 from plaudit.feedback.store import FeedbackStore
 from plaudit.studio import pages
-from plaudit.studio.api import join, work
+from plaudit.studio.api import items, join, people, work
 from plaudit.studio.bodies import Patience
 from plaudit.studio.problems import DOCUMENTED, handle_problems
 from plaudit.studio.security import Door
-from plaudit.studio.sessions import Studio
+from plaudit.studio.sessions import Studio, kept_settings
 from plaudit.studio.settings import Serving, StudioSettings
 from plaudit.studio.wire import VALUES
 
-ROUTERS = (join.router, work.router)
+ROUTERS = (join.router, work.router, people.router, items.router)
 """The parts of the API; each adds what it answers below /api/v1."""
 
 
@@ -27,8 +27,13 @@ def create_app(
     *,
     patience: Patience | None = None,
 ) -> tuple[ASGIApp, Studio]:
-    """The studio over a store, as an ASGI application, and what its parts share."""
-    studio = Studio(store, serving or Serving(), settings or StudioSettings())
+    """The studio over a store, as an ASGI application, and what its parts share.
+
+    `settings` take the place of those that the store keeps.
+    """
+    studio = Studio(store, serving or Serving(), kept_settings(store))
+    if settings is not None:
+        studio.change(settings)
     app = FastAPI(
         title="Plaudit studio",
         version=__version__,

@@ -9,6 +9,7 @@ Source: OWASP ASVS 5.0, 3.4 and 3.5; Fetch Metadata, section 2.
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,13 +55,16 @@ class Door:
             await send({"type": "websocket.close", "code": 1008})
             return
         path: str = scope["path"]
+        begin = time.perf_counter()
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if path.startswith(API) and "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                if path.startswith(API):
+                    headers.setdefault("Cache-Control", "no-store")
+                    milliseconds = (time.perf_counter() - begin) * 1000
+                    headers["Server-Timing"] = f"app;dur={milliseconds:.2f}"
             await send(message)
 
         headers = Headers(scope=scope)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,12 +14,16 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from plaudit.feedback.kept import keep_setting, orders_shown, setting
+from plaudit.feedback..py import Offer
 from plaudit.feedback.people import Annotator
 from plaudit.feedback.store import FeedbackStore
 from plaudit.studio.limits import Rates
 from plaudit.studio.problems import Refused
 from plaudit.studio.settings import Serving, StudioSettings
 
+OF_OFFERS = ("overlap", "repeat_share", "uniform_share", "lease_seconds")
+"""Settings that the store itself follows."""
 REMEMBERED_SECONDS = 20.0
 """How long a session is believed without asking the store; a change made here is seen at once."""
 MOST_REMEMBERED = 5_000
@@ -52,6 +57,29 @@ class Sessions:
         self._known.clear()
 
 
+class Orders:
+    """In which order the answers of each offer stood: votes name places on the page."""
+
+    def __init__(self, store: FeedbackStore) -> None:
+        self._store = store
+        self._known: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+
+    def note(self, offers: Iterable[Offer]) -> None:
+        """Remember offers that go out."""
+        for offer in offers:
+            self._known[offer.key] = offer.shown
+            while len(self._known) > MOST_REMEMBERED:
+                self._known.popitem(last=False)
+
+    def of(self, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The order of each offer that there is."""
+        wanted = set(keys)
+        found = {key: order for key in wanted if (order := self._known.get(key)) is not None}
+        if missing := wanted - found.keys():
+            found |= orders_shown(self._store, missing)
+        return found
+
+
 @dataclass
 class Studio:
     """What the parts of the application share."""
@@ -63,9 +91,24 @@ class Studio:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server is asked to end: streams end themselves."""
     sessions: Sessions = field(init=False)
+    orders: Orders = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sessions = Sessions(self.store)
+        self.sessions, self.orders = Sessions(self.store), Orders(self.store)
+
+    def change(self, wanted: StudioSettings) -> None:
+        """Takes other settings, and keeps them in the store."""
+        said = wanted.model_dump()
+        self.store.offers.configure(**{name: said.pop(name) for name in OF_OFFERS})
+        keep_setting(self.store, "studio", said)
+        self.settings = wanted
+
+
+def kept_settings(store: FeedbackStore) -> StudioSettings:
+    """What the store was told before, or the defaults."""
+    offers = store.offers.settings
+    ours = {name: getattr(offers, name) for name in OF_OFFERS}
+    return StudioSettings(**ours, **(setting(store, "studio") or {}))
 
 
 def studio_of(request: Request) -> Studio:

@@ -88,8 +88,7 @@ def change_me(wishes: MyWishes, studio: Here, annotator: Somebody) -> Response:
     if changed:
         studio.store.people.set(annotator.name, **changed)
         studio.sessions.forget()
-    found = {one.name: one for one in studio.store.people.annotators()}
-    return Json(_me(studio, found[annotator.name]))
+    return Json(_me(studio, studio.store.people.named(annotator.name)))
 
 
 def _me(studio: Studio, annotator: Annotator) -> dict[str, Any]:

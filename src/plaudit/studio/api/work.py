@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from plaudit.feedback.offers import OfferVote
+from plaudit.feedback.answering import OfferVote
 from plaudit.records.errors import UserError
 from plaudit.studio.problems import Json, Refused
 from plaudit.studio.sessions import Here, Studio, Worker
@@ -64,6 +64,7 @@ def offers(wanted: Wanted, studio: Here, annotator: Worker) -> Response:
     held = desk.mine(annotator.name)[: wanted.n]
     if len(held) < wanted.n:
         held = [*held, *desk.draw(annotator.name, wanted.n - len(held))]
+    studio.orders.note(held)
     is_open = bool(held) or desk.waiting(annotator.name)
     return Json({"offers": [offer_json(offer) for offer in held], "open": is_open})
 
@@ -85,14 +86,14 @@ def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
     _spend(studio, "votes", annotator.name, len(sent.votes))
     results: list[dict[str, Any]] = []
     ready: list[tuple[int, OfferVote]] = []
-    shown = studio.store.offers.shown(
-        annotator.name, [vote.offer for vote in sent.votes if isinstance(vote, VoteIn)]
-    )
+    shown = studio.orders.of(vote.offer for vote in sent.votes if isinstance(vote, VoteIn))
     for vote in sent.votes:
         raw = vote.model_dump() if isinstance(vote, VoteIn) else vote
         try:
             read, value = vote_of(raw)
-            stored = stored_value(value, shown.get(read.offer, ()))
+            if read.offer not in shown:
+                raise UserError("there is no such offer; nothing was kept")
+            stored = stored_value(value, shown[read.offer])
         except (Malformed, UserError) as error:
             key = raw.get("key")
             known_key = key if isinstance(key, str) and len(key) <= 200 else None
@@ -118,8 +119,10 @@ def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
 def undo(_: Nothing, studio: Here, annotator: Worker) -> Response:
     """Takes back this person's last standing vote, cast from whatever device."""
     _spend(studio, "votes", annotator.name, 1)
-    key, offer = studio.store.offers.undo_last(annotator.name)
-    return Json({"undone": key, "offer": None if offer is None else offer_json(offer)})
+    for undone in studio.store.offers.undo_last(annotator.name):
+        offer = undone.offer
+        return Json({"undone": undone.key, "offer": None if offer is None else offer_json(offer)})
+    return Json({"undone": None, "offer": None})
 
 
 def _spend(studio: Studio, what: str, name: str, num: int) -> None:
