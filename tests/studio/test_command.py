@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
+from plaudit.cli.main import main
 from plaudit.feedback.store import FeedbackStore
 
 LINK = re.compile(r"(http://[^/\s]+)/join#(\S+)")
@@ -108,6 +109,7 @@ def test_nothing_that_it_prints_holds_a_token_but_the_links(tmp_path):
 def test_the_first_pages_need_no_torch(tmp_path):
     code = """
 import sys
+from plaudit.cli.main import main
 from plaudit.feedback.store import FeedbackStore
 from studio.serving import running
 with FeedbackStore("f.sqlite") as store, running(store) as up, up.entered("ann", "admin") as client:
@@ -122,33 +124,30 @@ with FeedbackStore("f.sqlite") as store, running(store) as up, up.entered("ann",
     assert done.stdout == "[]\n", done.stderr
 
 
-def refused(folder, *words) -> str:
-    command = [sys.executable, "-m", "plaudit.cli.main", "studio", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
 
+    def refused(*words) -> str:
+        assert main(["studio", *words]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        return err
 
-def test_what_cannot_be_is_refused_in_one_sentence(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert f"port {port} is taken" in refused(tmp_path, "--port", port)
+        assert f"port {port} is taken" in refused("--port", port)
     (tmp_path / "notes.txt").write_text("not a database " * 100)
-    assert "not an SQLite database" in refused(tmp_path, "--port", "0", "--store", "notes.txt")
-    assert "does not exist" in refused(tmp_path, "--port", "0", "--store", "no/where.sqlite")
-    assert "--insecure-http" in refused(tmp_path, "--port", "0", "--host", "0.0.0.0")
-    said = refused(tmp_path, "--port", "0", "--host", "0.0.0.0", "--insecure-http")
+    assert "not an SQLite database" in refused("--port", "0", "--store", "notes.txt")
+    assert "does not exist" in refused("--port", "0", "--store", "no/where.sqlite")
+    assert "--insecure-http" in refused("--port", "0", "--host", "0.0.0.0")
+    said = refused("--port", "0", "--host", "0.0.0.0", "--insecure-http")
     assert "nobody has an account yet" in said
-    assert "expected an address" in refused(tmp_path, "--public", "studio.example.org")
-    assert "no address of this machine" in refused(
-        tmp_path, "--host", "no such host", "--insecure-http"
-    )
-    assert "expected 0" in refused(tmp_path, "--port", "70000")
-    assert "absent.jsonl" in refused(tmp_path, "--port", "0", "--import", "absent.jsonl")
+    assert "expected an address" in refused("--public", "studio.example.org")
+    assert "no address of this machine" in refused("--host", "no such host", "--insecure-http")
+    assert "expected 0" in refused("--port", "70000")
+    assert "absent.jsonl" in refused("--port", "0", "--import", "absent.jsonl")
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "markdown_it"])
