@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from plaudit.feedback.kept import keep_setting, orders_shown, setting
-from plaudit.feedback..py import Offer
+from plaudit.feedback.offered import Offer
 from plaudit.feedback.people import Annotator
 from plaudit.feedback.store import FeedbackStore
 from plaudit.studio.limits import Rates

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from plaudit.feedback.entries import Segment
-from plaudit.feedback..py import Offer
+from plaudit.feedback.offered import Offer
 from plaudit.records.errors import UserError
 from plaudit.studio.problems import sentence
 from plaudit.studio.texts import text_json

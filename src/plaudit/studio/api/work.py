@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from plaudit.feedback.answering import OfferVote
+from plaudit.feedback.offered import OfferVote
 from plaudit.records.errors import UserError
 from plaudit.studio.problems import Json, Refused
 from plaudit.studio.sessions import Here, Studio, Worker
