@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tests"))
 
 from oracles import enumerated as e
 from oracles import group_formulas as g
@@ -39,7 +38,7 @@ from tree_world import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TARGET = ROOT / "docs" / "images" / "lm" / "fixed_points.png"
+TARGET = Path(__file__).parent.parent / "images" / "lm" / "fixed_points.png"
 BETA, LARGE = 1.0, 2.0
 Ends = Mapping[str, tuple[Tensor, Tensor | None]]
 """Of each line of the picture: where it must end, and where the loop did, [K] each."""
