@@ -55,7 +55,9 @@ def test_the_format_that_was_recognised_is_said(plaudit, tmp_path):
     (tmp_path / "hh.jsonl").write_text(json.dumps(row) + "\n")
     code, out, err = plaudit("import", "hh.jsonl")
     assert (code, err) == (0, "")
-    assert out.splitlines()[1:] == ["  hh.jsonl is read as HH-RLHF transcripts"]
+    assert out.splitlines()[1:] == [
+        "  hh.jsonl is read as HH-RLHF transcripts (it has chosen, rejected)"
+    ]
 
 
 @pytest.mark.parametrize(

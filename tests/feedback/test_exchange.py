@@ -8,12 +8,8 @@ import json
 import pytest
 
 from plaudit.feedback.entries import Segment, ranking_vote, words_vote
-from plaudit.feedback.exchange import (
-    _VOTE_COLUMNS,
-    export_feedback,
-    import_comparisons,
-    import_feedback,
-)
+from plaudit.feedback.exchange import export_feedback, import_comparisons, import_feedback
+from plaudit.feedback.formats import log
 from plaudit.feedback.incoming import read_comparisons
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.columns import read_rows, write_jsonl, write_parquet
@@ -45,6 +41,7 @@ def other(tmp_path):
         yield opened
 
 
+NO_OFFER = {"offer": None, "propensity": None, "policy": None}
 ENDINGS = pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 
 
@@ -57,9 +54,11 @@ def test_preferences_and_what_they_cannot_say(store, tmp_path, ending):
     rows, kind = read_dataset(path)
     assert kind == "preference"
     assert rows == [
-        {"prompt": "p1", "chosen": "good", "rejected": "bad", "margin": 1.5},
-        {"prompt": "p2", "chosen": "no", "rejected": "yes", "margin": 0.5},
-    ]
+        {"prompt": "p1", "chosen": "good", "rejected": "bad", "margin": 1.5, "rater": "ann",
+         "order_shown": [1, 0], "seconds": 2.0, **NO_OFFER},
+        {"prompt": "p2", "chosen": "no", "rejected": "yes", "margin": 0.5, "rater": "ann",
+         "order_shown": None, "seconds": None, **NO_OFFER},
+    ]  # fmt: skip
 
 
 def test_margins_go_only_where_every_pair_has_one(store, tmp_path):
@@ -109,8 +108,11 @@ def test_labels_round_trip(store, other, tmp_path, ending):
     assert written.left_out == {"ties": 1, "scores other than 0 and 1": 1}
     import_feedback(other, path)
     export_feedback(other, tmp_path / "again.jsonl", form="unpaired")
-    assert read_rows(tmp_path / "again.jsonl") == list(rows)
-    assert {s.rater for s in other.scores()} == {"labels"}
+    told = ("prompt", "completion", "label", "rater", "seconds")
+    assert [[row[n] for n in told] for row in read_rows(tmp_path / "again.jsonl")] == [
+        [row[n] for n in told] for row in rows
+    ]
+    assert {s.rater for s in other.scores()} == {"ann", "bob"}
 
 
 @ENDINGS
@@ -127,6 +129,8 @@ def test_scores_round_trip(store, other, tmp_path, ending):
         "completions": ["yes", "no"],
         "scores": [0.25, 1.0],
         "rater": "ann",
+        "order_shown": None,
+        **dict.fromkeys(("seconds", "offer", "propensity", "policy"), [None, None]),
     }
     import_feedback(other, path)
     assert [(s.answer, s.score, s.rater) for s in other.scores()] == [
@@ -181,7 +185,7 @@ def test_messages_and_renamed_columns(other, tmp_path):
 ODD = [None, True, 0, -1, 7, 1.5, "", "x", "{", [], [0], [[]], [None], {}, {"a": 0}, [{"text": 1}]]
 
 
-@pytest.mark.parametrize("column", sorted(_VOTE_COLUMNS))
+@pytest.mark.parametrize("column", sorted((*log.COLUMNS, "visible_seconds")))
 def test_a_tampered_log_is_refused_in_one_sentence_or_read_whole(store, tmp_path, column):
     """Every column replaced by every odd value, in a row of each kind: nothing else is raised."""
     store.add_votes([ranking_vote("three", "ann", [[1], [0]], shown=[0, 1])])
@@ -214,8 +218,8 @@ def test_errors(store, other, tmp_path):
         export_feedback(store, tmp_path / "out.jsonl", rater="bob")
     with pytest.raises(UserError, match="did you mean 'votes'"):
         export_feedback(store, tmp_path / "out.jsonl", form="vote")
-    with pytest.raises(UserError, match=r"written as \.jsonl or \.parquet"):
-        export_feedback(store, tmp_path / "out.csv")
+    with pytest.raises(UserError, match=r"must end in \.jsonl or \.jsonl\.gz or"):
+        export_feedback(store, tmp_path / "out.txt")
     bad = tmp_path / "bad.jsonl"
     bad.write_text(
         '{"prompt": "p", "chosen": "a", "rejected": "b"}\n{"prompt": "p", "chosen": "a"}'
@@ -241,7 +245,8 @@ def test_the_store_holds_a_clean_prompt_and_answer(other, tmp_path):
     [c] = other.comparisons()
     assert (c.prompt, c.chosen, c.rejected) == ("Name a river.", [said[0]], [said[1]])
     assert c.columns == {"prompt_id": "x", "messages": row["messages"], "score_chosen": 8.0}
-    assert "whole conversations in 1 of 1 rows" in taken.notes[0]
+    assert taken.notes[0].endswith("is read as comparisons (prompt, chosen, rejected)")
+    assert "whole conversations in 1 of 1 rows" in taken.notes[1]
     assert import_feedback(other, tmp_path / "pairs.jsonl").num_votes == 0
 
 
@@ -268,7 +273,8 @@ def test_scores_and_labels_of_other_formats_and_tables(other, tmp_path):
         ("q", "a", 7, "raw"),
         ("q", "b", 2.5, "raw"),
     ]
-    assert taken.notes == (f"{tmp_path}/raw.jsonl is read as UltraFeedback (raw)",)
+    [note] = taken.notes
+    assert note.endswith("raw.jsonl is read as UltraFeedback (raw) (it has instruction, completions)")
     (tmp_path / "votes.csv.gz").write_bytes(gzip.compress(b"prompt,completion,label\nq,a,true\n"))
     import_feedback(other, tmp_path / "votes.csv.gz")
     assert other.scores()[-1].score == 1

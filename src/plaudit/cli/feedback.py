@@ -15,6 +15,11 @@ from plaudit.records.visible import visible
 if TYPE_CHECKING:
     from plaudit.feedback.store import FeedbackStore
 
+FORMATS = (
+    "preference, implicit, unpaired, stepwise, scores, rankings, items, edits, sft, messages, text,"
+    " prompts, votes (the whole log), hh, openai, openai-axes, ultrafeedback, oasst-trees,"
+    " oasst-messages, arena, arena-140k, arena-55k, label-studio or argilla"
+)
 STORE = Path("feedback.sqlite")
 """The store where neither --store nor --run names one."""
 
@@ -36,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("--store", help=f"SQLite file or database URL (default: {STORE})")
     place.add_argument("--run", help="the store inside this run")
 
-    say = "read comparisons, labels, scores or a raw log, in our columns or a known format"
+    say = "read what was said of answers, in our columns or another tool's format"
     into = actions.add_parser("import", parents=[where], help=say, description=say)
     into.add_argument("file", help="JSONL, JSON, CSV or TSV (also .gz), or Parquet")
     into.add_argument("--rater", help="who said it (default: the file's name, or its rater column)")
@@ -47,15 +52,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OURS=YOURS",
         help="names of columns in your file: chosen=good rejected=bad",
     )
+    into.add_argument("--format", metavar="NAME", help=f"{FORMATS}; else known by its columns")
+    into.add_argument(
+        "--config", metavar="FILE", help="Label Studio's labelling configuration, for its tasks"
+    )
 
-    say = "write feedback in the usual columns, as JSONL or Parquet"
+    say = "write feedback in the usual columns, the whole log, or another tool's format"
     out = actions.add_parser("export", parents=[where], help=say, description=say)
-    out.add_argument("file", help="a name ending in .jsonl or .parquet; replaced if it exists")
     out.add_argument(
-        "--form",
-        default="preference",
-        help="preference (prompt, chosen, rejected), unpaired (prompt, completion, label),"
-        " scores, or votes (the whole log)",
+        "file", help=".jsonl, .json, .csv (each also .gz) or .parquet; replaced if it exists"
+    )
+    out.add_argument(
+        "--format", "--form", dest="format", default="preference", metavar="NAME", help=FORMATS
     )
     out.add_argument("--rater", help="only what this rater said")
 
@@ -99,7 +107,14 @@ def _import(words: argparse.Namespace) -> int:
 
     columns = _pairs(words.columns)
     with _filled(_store(words)) as store:
-        done = import_feedback(store, words.file, rater=words.rater, columns=columns)
+        done = import_feedback(
+            store,
+            words.file,
+            rater=words.rater,
+            columns=columns,
+            form=words.format,
+            config=words.config,
+        )
         said = (
             f"{words.file}: {_count(done.num_rows, 'row')} read;"
             f" {_count(done.num_items, 'item')} and {_count(done.num_votes, 'vote')}"
@@ -116,7 +131,7 @@ def _export(words: argparse.Namespace) -> int:
     from plaudit.feedback.store import FeedbackStore
 
     with FeedbackStore(_store(words), create=False) as store:
-        done = export_feedback(store, words.file, form=words.form, rater=words.rater)
+        done = export_feedback(store, words.file, form=words.format, rater=words.rater)
         written = f"{words.file}: {_count(done.num_rows, 'row')} written from {store.name}"
     for line in (written, *(f"  left out: {num} {why}" for why, num in done.left_out.items())):
         print(visible(line))

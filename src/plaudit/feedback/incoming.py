@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +68,35 @@ def rater_of(path: str | Path, rater: str | None) -> str:
     return check_name(file_stem(path) if rater is None else rater, "the rater's name")
 
 
-def items_and_votes(rows: Rows, kind: str, rater: str) -> tuple[list[Item], list[NewVote]]:
-    """Items and votes of clean rows; the same row twice is two votes on one item."""
+class Said(NamedTuple):
+    """How a row's votes were made, where the file says: the order shown, and seconds, of all or each."""
+
+    shown: tuple[int, ...] | None = None
+    seconds: float | list[float | None] | None = None
+
+    def order(self) -> str | None:
+        """The order of a pair."""
+        return None if self.shown is None else "ab" if self.shown[0] == 0 else "ba"
+
+    def seconds_of(self, position: int) -> float | None:
+        """How long the vote on one of several answers took."""
+        if isinstance(self.seconds, list):
+            return self.seconds[position] if position < len(self.seconds) else None
+        return self.seconds
+
+
+Count = Callable[[str], int]
+"""How often a name has come, this time included."""
+
+
+def judged_rows(
+    rows: Rows, kind: str, rater: str, said: Sequence[Said], count: Count
+) -> Iterator[tuple[str, Item, list[NewVote]]]:
+    """Each clean row as an item with votes; the same row twice is two votes on one item."""
     if kind == "preference":
-        return _of_comparisons(comparisons_of(rows, rater))
-    items: list[Item] = []
-    votes: list[NewVote] = []
-    seen: Counter[str] = Counter()
+        for c, manner in zip(comparisons_of(rows, rater), said, strict=True):
+            yield c.where, *_of_comparison(c, manner, count)
+        return
     mine = {*KINDS[kind], "rater"}
     for index, row in enumerate(rows):
         where = rows.where(index)
@@ -83,29 +104,33 @@ def items_and_votes(rows: Rows, kind: str, rater: str) -> tuple[list[Item], list
         extra = {name: value for name, value in row.items() if name not in mine}
         texts = [row["completion"]] if kind == "unpaired" else list(row["completions"])
         item = _item(kind, row["prompt"], texts, extra, where)
-        said = {name: row[name] for name in KINDS[kind]}
-        key = _vote_key(item, said, who, seen, where)
-        items.append(item)
+        key = _vote_key(item, {name: row[name] for name in KINDS[kind]}, who, count, where)
+        manner = said[index]
         if kind == "unpaired":
-            votes.append(score_vote(item.key, who, int(row["label"]), key=key))
+            label, seconds = int(row["label"]), manner.seconds_of(0)
+            yield where, item, [score_vote(item.key, who, label, key=key, seconds=seconds)]
             continue
-        for position, score in enumerate(row["scores"]):
-            name = f"{key}/{position}"
-            votes.append(score_vote(item.key, who, score, key=name, segment=position))
-    return items, votes
+        scores = [int(s) for s in row["labels"]] if kind == "labelled" else row["scores"]
+        yield where, item, [
+            score_vote(item.key, who, score, key=f"{key}/{position}", segment=position,
+                       seconds=manner.seconds_of(position))
+            for position, score in enumerate(scores)
+        ]  # fmt: skip
 
 
-def _of_comparisons(comparisons: list[FileComparison]) -> tuple[list[Item], list[NewVote]]:
-    items: list[Item] = []
-    votes: list[NewVote] = []
-    seen: Counter[str] = Counter()
-    for c in comparisons:
-        item = _item("preference", c.prompt, [c.chosen, c.rejected], c.extra, c.where)
-        said = {"prompt": c.prompt, "chosen": c.chosen, "rejected": c.rejected}
-        key = _vote_key(item, said, c.rater, seen, c.where)
-        items.append(item)
-        votes.append(comparison_vote(item.key, c.rater, "a", key=key, margin=c.margin))
-    return items, votes
+def _of_comparison(c: FileComparison, said: Said, count: Count) -> tuple[Item, list[NewVote]]:
+    item = _item("preference", c.prompt, [c.chosen, c.rejected], c.extra, c.where)
+    texts = {"prompt": c.prompt, "chosen": c.chosen, "rejected": c.rejected}
+    vote = comparison_vote(
+        item.key,
+        c.rater,
+        "a",
+        key=_vote_key(item, texts, c.rater, count, c.where),
+        margin=c.margin,
+        order_shown=said.order(),
+        seconds=said.seconds_of(0),
+    )
+    return item, [vote]
 
 
 def _item(kind: str, prompt: Text, texts: list[Any], extra: Mapping[str, Any], where: str) -> Item:
@@ -113,11 +138,9 @@ def _item(kind: str, prompt: Text, texts: list[Any], extra: Mapping[str, Any], w
     return Item(key, prompt, tuple(Segment(text) for text in texts), extra)
 
 
-def _vote_key(item: Item, said: Row, rater: str, seen: Counter[str], where: str) -> str:
+def _vote_key(item: Item, said: Row, rater: str, count: Count, where: str) -> str:
     """A key of its own for every time that this rater says this."""
-    name = f"{_digest(said, where)}/{rater}"
-    seen[name] += 1
-    return f"{item.key}/{rater}/{seen[name]}"
+    return f"{item.key}/{rater}/{count(f'{_digest(said, where)}/{rater}')}"
 
 
 def _digest(value: Any, where: str) -> str:

@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text.encode("utf-8", ESCAPED))
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ def _require_text_keys(value: Any) -> None:
             _require_text_keys(item)
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -19,7 +19,7 @@ SELECTED = "label_studio.selected"
 RATER = "label_studio.rater"
 
 
-def label_studio_rows(rows: Rows) -> Rows:
+def label_studio_rows(rows: Rows, *, may_be_none: bool = False) -> Rows:
     """One row for each answer of an export: the task's fields, what was selected and by whom."""
     if not _is_task(rows[0]):
         return rows
@@ -41,7 +41,7 @@ def label_studio_rows(rows: Rows) -> Rows:
             said = {SELECTED: answers[0]} | ({} if who is None else {RATER: _name(who)})
             made.append(dict(task["data"]) | said)
             numbers.append(rows.numbers[index])
-    if not made:
+    if not made and not may_be_none:
         raise UserError(f"{rows.source}: this Label Studio export holds no finished comparison")
     counted = " and ".join(f"{num} {reason}" for reason, num in left_out.items())
     note = f"{rows.source}: annotations left out: {counted}" if counted else None

@@ -85,8 +85,8 @@ def read_rows(source: Any) -> Rows:
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line, in UTF-8; the file is replaced whole or not at all."""
-    target = _writable(path)
-    lines = [_json_line(row, f"{target}, line {n}") for n, row in enumerate(rows, start=1)]
+    target = writable_file(path)
+    lines = [json_line(row, f"{target}, line {n}") for n, row in enumerate(rows, start=1)]
     write_text(target, "".join(lines))
 
 
@@ -95,8 +95,8 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Errors: rows with different columns, which Arrow would fill with nulls; a column of mixed types.
     """
-    target = _writable(path)
-    pyarrow, parquet = _pyarrow(target)
+    target = writable_file(path)
+    pyarrow, parquet = pyarrow_for(target)
     wanted = [dict(row) for row in rows]
     for number, row in enumerate(wanted, start=1):
         if row.keys() != wanted[0].keys():
@@ -158,11 +158,11 @@ def _read(source: Any) -> Rows:
 
 def file_stem(path: str | Path) -> str:
     """A file's name without the endings that say its type: votes.jsonl.gz gives votes."""
-    ending = _ending(Path(path))
+    ending = file_ending(Path(path))
     return Path(path).name[: -len(ending)] if ending else Path(path).stem
 
 
-def _ending(path: Path) -> str | None:
+def file_ending(path: Path) -> str | None:
     """What of the name says the type, such as .csv.gz; None where no type is known."""
     name = path.name.lower()
     return next((ending for ending in _READERS if name.endswith(ending)), None)
@@ -176,7 +176,7 @@ def _read_file(path: Path) -> Rows:
         raise UserError(f"{path}: no such file{folder}{nearest(path.name, others)}")
     if path.is_dir():
         raise UserError(f"{path} is a folder, expected one file of {known}")
-    ending = _ending(path)
+    ending = file_ending(path)
     if ending is None:
         kind = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
         raise UserError(
@@ -190,13 +190,17 @@ def _read_jsonl(path: Path) -> Rows:
     for number, line in enumerate(_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
-        row = _parse(line, where)
-        if not isinstance(row, dict):
-            raise UserError(f"{where} is {brief(row)}, expected an object such as {{...}}")
-        rows.append(row)
+        rows.append(json_object(line, f"{path}, line {number}"))
         numbers.append(number)
     return Rows(rows, str(path), "line", numbers)
+
+
+def json_object(line: bytes, where: str) -> Row:
+    """The object on a line of JSON; `where` names it in refusals."""
+    row = _parse(line, where)
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is {brief(row)}, expected an object such as {{...}}")
+    return row
 
 
 def _read_json(path: Path) -> Rows:
@@ -228,19 +232,24 @@ def _read_delimited(separator: str) -> Callable[[Path], Rows]:
 
 
 def _read_parquet(path: Path) -> Rows:
-    pyarrow, parquet = _pyarrow(path)
+    pyarrow, parquet = pyarrow_for(path)
     try:
         table = parquet.read_table(io.BytesIO(_bytes(path)))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as Parquet ({reason})") from None
-    names = table.column_names
+    rows = rows_of_table(table, path)
+    return Rows(rows, str(path), "row", range(1, len(rows) + 1))
+
+
+def rows_of_table(table: Any, path: Path) -> list[Row]:
+    """The rows of an Arrow table, or of a part of one."""
+    names = table.schema.names
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"{path}: there are two columns {twice[0]!r}")
     columns = [_values(table.column(name)) for name in names]
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return Rows(rows, str(path), "row", range(1, len(rows) + 1))
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _values(column: Any) -> list[Any]:
@@ -296,7 +305,7 @@ def _encoding(data: bytes) -> str:
 def _parse(data: bytes, where: str) -> Any:
     try:
         text = data.decode("utf-8")
-        return json.loads(text, parse_constant=_not_json, object_pairs_hook=_unique)
+        return json.loads(text, parse_constant=not_json, object_pairs_hook=unique_object)
     except UnicodeDecodeError as error:
         hint = _encoding(data)
         raise UserError(f"{where}: byte {error.start + 1} is not UTF-8 text{hint}") from None
@@ -310,11 +319,11 @@ def _parse(data: bytes, where: str) -> Any:
         raise UserError(f"{where}: {error}") from None
 
 
-def _not_json(constant: str) -> Any:
+def not_json(constant: str) -> Any:
     raise ValueError(f"{constant} is not a finite number")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Row:
+def unique_object(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) != len(pairs):
         names = [name for name, _ in pairs]
@@ -326,7 +335,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
 # --- writing -------------------------------------------------------------------------------
 
 
-def _json_line(row: Mapping[str, Any], where: str) -> str:
+def json_line(row: Mapping[str, Any], where: str) -> str:
     try:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         line.encode()
@@ -337,7 +346,7 @@ def _json_line(row: Mapping[str, Any], where: str) -> str:
     return line + "\n"
 
 
-def _writable(path: str | Path) -> Path:
+def writable_file(path: str | Path) -> Path:
     target = Path(path)
     if not target.parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}; make it first")
@@ -346,7 +355,7 @@ def _writable(path: str | Path) -> Path:
     return target
 
 
-def _pyarrow(path: Path) -> tuple[Any, Any]:
+def pyarrow_for(path: Path) -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
