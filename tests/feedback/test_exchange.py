@@ -274,7 +274,9 @@ def test_scores_and_labels_of_other_formats_and_tables(other, tmp_path):
         ("q", "b", 2.5, "raw"),
     ]
     [note] = taken.notes
-    assert note.endswith("raw.jsonl is read as UltraFeedback (raw) (it has instruction, completions)")
+    assert note.endswith(
+        "raw.jsonl is read as UltraFeedback (raw) (it has instruction, completions)"
+    )
     (tmp_path / "votes.csv.gz").write_bytes(gzip.compress(b"prompt,completion,label\nq,a,true\n"))
     import_feedback(other, tmp_path / "votes.csv.gz")
     assert other.scores()[-1].score == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from plaudit.feedback import exchange, walk
@@ -36,7 +37,9 @@ def fill(store, num):
         parts = (Segment(f"{n} a {WORDS}"), Segment(f"{n} b {WORDS}"))
         items.append(Item(f"i{n}", f"{n} prompt {WORDS}", parts, {}))
         said = ("a", "b", "tie", "both_bad")[n % 4]
-        votes.append(comparison_vote(f"i{n}", f"rater {n % 7}", said, key=f"v{n}", order_shown="ba"))
+        votes.append(
+            comparison_vote(f"i{n}", f"rater {n % 7}", said, key=f"v{n}", order_shown="ba")
+        )
     store.add_items(items)
     store.add_votes(votes)
 
@@ -52,12 +55,12 @@ def peak(call):
 
 @pytest.mark.parametrize("form", ["votes", "arena", "label-studio"])
 def test_memory_does_not_grow_with_the_log(tmp_path, monkeypatch, form):
-    """Four times the votes, the same peak; a list of all rows would be 3 MB more."""
+    """Four times the votes, the same peak; a list of all rows would be 2 MB more."""
     monkeypatch.setattr(walk, "PAGE", 50)
     monkeypatch.setattr(slices, "ROWS", 50)
     monkeypatch.setattr(exchange, "SLICE", 50)
     found = {}
-    for num in (300, 300, 1200):  # once to import and compile what is needed
+    for num in (200, 200, 800):  # once to import and compile what is needed
         path = tmp_path / f"{num}.jsonl"
         with FeedbackStore("sqlite://") as store, FeedbackStore("sqlite://") as other:
             fill(store, num)
@@ -66,8 +69,8 @@ def test_memory_does_not_grow_with_the_log(tmp_path, monkeypatch, form):
             back = peak(lambda: import_feedback(other, path, columns=columns))  # noqa: B023
             assert form == "label-studio" or other.size()[1] == num
         found[num] = (out, back)
-    for few, many in zip(found[300], found[1200], strict=True):
-        assert many < few * 1.3 + 300_000
+    for few, many in zip(found[200], found[800], strict=True):
+        assert many < few * 1.3 + 300_000, found
 
 
 def test_an_export_is_what_was_there_when_it_began(tmp_path, monkeypatch):
@@ -101,7 +104,9 @@ def test_a_line_that_is_wrong_at_the_end_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(exchange, "SLICE", 10)
     rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(99)]
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": "p", "chosen": ""}\n')
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + '{"prompt": "p", "chosen": ""}\n'
+    )
     with FeedbackStore(tmp_path / "s.sqlite") as store:
         with pytest.raises(UserError, match="line 100: no column 'rejected'"):
             import_feedback(store, path)
@@ -123,7 +128,9 @@ def test_what_was_kept_of_an_import_that_fails_is_said_and_goes_on(tmp_path, mon
             return add(votes)
 
         monkeypatch.setattr(store, "add_votes", failing)
-        with pytest.raises(UserError, match=r"full \(what stands before .*line 11 was kept; importing"):
+        with pytest.raises(
+            UserError, match=r"full \(what stands before .*line 11 was kept; importing"
+        ):
             import_feedback(store, path)
         assert store.size() == (10, 10)
         taken = import_feedback(store, path)
@@ -145,9 +152,7 @@ def test_a_writer_gets_in_between_slices(tmp_path, monkeypatch):
                 votes.append(1)
                 thread = threading.Thread(target=lambda: store.add_comparison("mine", "x", "a"))
                 thread.start()
-                real(some)
                 waiting.append(thread)
-                return None
             return real(some)
 
         waiting: list[threading.Thread] = []
@@ -162,11 +167,17 @@ def test_a_writer_gets_in_between_slices(tmp_path, monkeypatch):
 # --- any log -----------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1).filter(str.strip)  # fmt: skip
-PROMPTS = TEXTS | st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXTS}),
-    min_size=1,
-    max_size=3,
-)
+
+
+def turn(role):
+    return st.fixed_dictionaries({"role": st.just(role), "content": TEXTS})
+
+
+ANSWERS = TEXTS | turn("assistant").map(lambda one: [one])
+PROMPTS = TEXTS | st.tuples(
+    turn("system") | turn("user"), turn("user"), turn("assistant"), turn("user")
+).flatmap(lambda four: st.sampled_from([[*four], [*four[1:]], [four[3]]]))
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 MAYBE = st.none() | st.floats(0, 1e6)
 
 
@@ -179,7 +190,7 @@ def logs(draw):
             f"i{n}",
             draw(PROMPTS),
             tuple(
-                Segment(draw(PROMPTS), model=draw(st.none() | TEXTS), extra=draw(st.sampled_from([{}, {"x": [1]}])))
+                Segment(draw(ANSWERS), model=draw(st.none() | TEXTS), extra=draw(st.sampled_from([{}, {"x": [1]}])))
                 for _ in range(draw(st.integers(2, 3)))
             ),
             draw(st.sampled_from([{}, {"ask": "words", "=n": None}])),
@@ -203,7 +214,12 @@ def logs(draw):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    phases=NO_SHRINKING,
+)
 @given(logs())
 def test_any_log_comes_back_the_same(tmp_path, ending, made):
     items, votes, undone = made
@@ -212,17 +228,20 @@ def test_any_log_comes_back_the_same(tmp_path, ending, made):
         store.add_items(items)
         store.add_votes(votes)
         for id_ in undone:
-            try:
+            with contextlib.suppress(UserError):  # there are fewer, or it is undone already
                 store.undo(id_, rater="somebody")
-            except UserError:
-                pass
         export_feedback(store, path, form="votes")
         import_feedback(other, path)
         assert other.content_digest() == store.content_digest()
         assert other.votes(active=False) == store.votes(active=False)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    phases=NO_SHRINKING,
+)
 @given(logs())
 def test_every_format_reads_what_it_writes(tmp_path, made):
     """Whatever is in the log: what was written is read without a refusal, and known as that format."""
@@ -235,7 +254,8 @@ def test_every_format_reads_what_it_writes(tmp_path, made):
             try:
                 export_feedback(store, path, form=form.name)
             except UserError as error:
-                assert "holds no feedback" in str(error)
+                if "holds no feedback" not in str(error):
+                    raise
                 continue
             if form.read is not None:
                 with FeedbackStore("sqlite://") as other:

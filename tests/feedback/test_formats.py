@@ -35,7 +35,9 @@ TALK = [
 def store(tmp_path):
     """Two annotators, every kind of vote, a tie, both bad, a skip, one that was taken back."""
     with FeedbackStore(tmp_path / "feedback.sqlite") as opened:
-        opened.add_item("one", "Name a lake.", [Segment("Como.", model="m1"), Segment("No.", model="m2")])
+        opened.add_item(
+            "one", "Name a lake.", [Segment("Como.", model="m1"), Segment("No.", model="m2")]
+        )
         opened.add_item("two", "=1+1", ["-2", "@x"])
         opened.add_item("talk", TALK, [[{"role": "assistant", "content": "The Elbe."}], "Ä 😀"])
         opened.add_item("three", "Rank these.", ["u", "v", "w"])
@@ -163,7 +165,9 @@ def test_items_come_in_without_votes(store, other, tmp_path):
     assert written.left_out == {"votes": 11}
     assert (taken.num_items, taken.num_votes) == (4, 0)
     assert other.items() == store.items()
-    (tmp_path / "more.jsonl").write_text('{"prompt": "p", "completions": ["a", "b"], "ask": "words"}\n')
+    (tmp_path / "more.jsonl").write_text(
+        '{"prompt": "p", "completions": ["a", "b"], "ask": "words"}\n'
+    )
     import_feedback(other, tmp_path / "more.jsonl")
     assert other.items()[-1].columns == {"ask": "words"}
 
@@ -232,10 +236,16 @@ def test_argilla(store, other, tmp_path):
     assert (ranked(other), scored(other)) == (ranked(store), scored(store))
     for kind in ("edit", "words"):
         [[mine], [theirs]] = (where.votes(kind=kind) for where in (store, other))
-        assert (mine.value, mine.rater, mine.seconds) == (theirs.value, theirs.rater, theirs.seconds)
+        assert (mine.value, mine.rater, mine.seconds) == (
+            theirs.value,
+            theirs.rater,
+            theirs.seconds,
+        )
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form.name != "prompts"], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "form", [form for form in FORMATS if form.name != "prompts"], ids=lambda f: f.name
+)
 def test_every_row_says_who_and_how(store, tmp_path, form):
     store.add_votes([score_vote("one", "ann", n, segment=n, seconds=n + 1) for n in (0, 1)])
     export_feedback(store, tmp_path / f"out{form.endings[0]}", form=form.name)

@@ -30,7 +30,9 @@ def take(store, tmp_path):
         else:
             data = "".join(json.dumps(row) + "\n" for row in rows).encode()
             path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-        return [note.replace(f"{tmp_path}/", "") for note in import_feedback(store, path, **how).notes]
+        return [
+            note.replace(f"{tmp_path}/", "") for note in import_feedback(store, path, **how).notes
+        ]
 
     return call
 
@@ -178,7 +180,11 @@ def test_transcripts_are_split_before_the_last_answer_and_must_share_the_rest(st
     asked = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Go"
     take([{"chosen": asked + "\n\nAssistant: A", "rejected": asked + "\n\nAssistant: B"}])
     [c] = store.comparisons()
-    assert ([m["content"] for m in c.prompt], c.chosen, c.rejected) == (["Hi", "Yes?", "Go"], "A", "B")
+    assert ([m["content"] for m in c.prompt], c.chosen, c.rejected) == (
+        ["Hi", "Yes?", "Go"],
+        "A",
+        "B",
+    )
     other = asked.replace("Yes?", "No?")
     with pytest.raises(UserError, match=r"bad.jsonl, line 1: 'chosen' has 3 turns after the 1"):
         take([{"chosen": asked + "\n\nAssistant: A", "rejected": other + "\n\nAssistant: B"}], "bad.jsonl")  # fmt: skip
@@ -197,7 +203,10 @@ def message(name, parent, role, text, rank=None, replies=(), **more):
 def tree():
     last = [message("5", "3", "assistant", "Elbe", 1), message("6", "3", "assistant", "Oder", 0),
             message("7", "3", "assistant", "gone", 2, deleted=True)]  # fmt: skip
-    more = [message("3", "2", "prompter", "Another?", 0, last), message("8", "2", "prompter", "?", 1)]
+    more = [
+        message("3", "2", "prompter", "Another?", 0, last),
+        message("8", "2", "prompter", "?", 1),
+    ]
     first = [message("2", "1", "assistant", "Weser", 0, more), message("4", "1", "assistant", "No", 1),
              message("9", "1", "assistant", "late")]  # fmt: skip
     return message("1", None, "prompter", "A river?", None, first)
@@ -221,7 +230,10 @@ def test_replies_are_ranked_among_siblings(store, take, shape):
         ranked = tuple(item.segments[n].text for [n] in vote.value["ranking"])
         asked = item.prompt if isinstance(item.prompt, str) else item.prompt[-1]["content"]
         found.add((asked, ranked, vote.rater))
-    assert found == {("A river?", ("Weser", "No"), "oasst"), ("Another?", ("Oder", "Elbe"), "oasst")}
+    assert found == {
+        ("A river?", ("Weser", "No"), "oasst"),
+        ("Another?", ("Oder", "Elbe"), "oasst"),
+    }
 
 
 def test_a_message_whose_parent_is_not_there(store, take):
@@ -262,8 +274,18 @@ def test_label_studio_needs_its_configuration_or_the_names(store, take, tmp_path
     notes = take(rows, "tasks.json", config=tmp_path / "view.xml")
     assert notes[1:] == ["left out: 1 annotations without an answer (a tie looks the same)"]
     [c] = store.comparisons()
-    assert (c.prompt, c.chosen, c.rejected, c.rater) == ("Which?", "B", "A", "7")  # left shows $other
-    assert (c.seconds, c.time, c.order_shown, c.columns) == (4.5, 1714557600, "ab", {"source": "web"})
+    assert (c.prompt, c.chosen, c.rejected, c.rater) == (
+        "Which?",
+        "B",
+        "A",
+        "7",
+    )  # left shows $other
+    assert (c.seconds, c.time, c.order_shown, c.columns) == (
+        4.5,
+        1714557600,
+        "ab",
+        {"source": "web"},
+    )
     assert [v.rater for v in store.votes(kind="skip")] == ["b@x"]
     names = {"prompt": "question", "left": "other", "right": "first"}
     assert take(rows, "tasks.json", columns=names) == notes
@@ -276,7 +298,10 @@ def test_label_studio_needs_its_configuration_or_the_names(store, take, tmp_path
         ("<View>", "not XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><View/>', "DOCTYPE or entities"),
         ("<View/>", "0 tags Pairwise"),
-        ('<View><Pairwise toName="a,b"/></View>', "Pairwise of the labelling configuration is of a, b"),
+        (
+            '<View><Pairwise toName="a,b"/></View>',
+            "Pairwise of the labelling configuration is of a, b",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_a_sentence(take, tmp_path, config, says):
@@ -347,8 +372,10 @@ def test_bad_rows_are_refused_with_their_line_and_nothing_is_kept(store, take, t
 def test_a_format_that_is_not_the_files(take):
     with pytest.raises(UserError, match=r"line 1 is not HH-RLHF transcripts: no field 'chosen'"):
         take([battle("tie")], form="hh")
-    with pytest.raises(UserError, match="there is no format 'aren'.*did you mean 'arena'"):
+    with pytest.raises(UserError, match=r"there is no format 'aren'.*did you mean 'arena'"):
         take([battle("tie")], form="aren")
     both = battle("tie") | {"info": {}, "summaries": [], "choice": 0}
-    with pytest.raises(UserError, match=r"can be read as .*\(openai\) and as .*\(arena\): say which"):
+    with pytest.raises(
+        UserError, match=r"can be read as .*\(openai\) and as .*\(arena\): say which"
+    ):
         take([both])

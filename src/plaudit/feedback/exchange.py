@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from plaudit.feedback import questions as ask
 from plaudit.feedback.entries import Item, check_item, check_vote
@@ -189,7 +190,7 @@ def _slices(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
 
 def _check(store: FeedbackStore, some: list[Judged], *, is_new: bool) -> None:
     """UserError unless the store would take all of this."""
-    items = {}
+    items: dict[str, Any] = {}
     for one in some:
         if one.item is None:
             continue
@@ -200,7 +201,9 @@ def _check(store: FeedbackStore, some: list[Judged], *, is_new: bool) -> None:
             require_same(before, content, f"item {one.item.key!r}", "this file")
         except UserError as error:
             said = str(error)
-            raise UserError(said if said.startswith(one.where) else f"{one.where}: {said}") from None
+            raise UserError(
+                said if said.startswith(one.where) else f"{one.where}: {said}"
+            ) from None
     if is_new:
         return
     with store.reading() as connection:
@@ -209,7 +212,10 @@ def _check(store: FeedbackStore, some: list[Judged], *, is_new: bool) -> None:
         if one.item is not None and one.item.key in known:
             content = items[one.item.key]
             require_same(
-                known[one.item.key].content, content, f"{one.where}: item {one.item.key!r}", store.name
+                known[one.item.key].content,
+                content,
+                f"{one.where}: item {one.item.key!r}",
+                store.name,
             )
 
 

@@ -22,7 +22,7 @@ from plaudit.feedback.entries import (
 )
 from plaudit.records.columns import KINDS
 from plaudit.records.datasets import read_dataset
-from plaudit.records.rows import Row, Rows, file_stem
+from plaudit.records.rows import Rows, file_stem
 from plaudit.records.types import Text
 
 
@@ -104,7 +104,8 @@ def judged_rows(
         extra = {name: value for name, value in row.items() if name not in mine}
         texts = [row["completion"]] if kind == "unpaired" else list(row["completions"])
         item = _item(kind, row["prompt"], texts, extra, where)
-        key = _vote_key(item, {name: row[name] for name in KINDS[kind]}, who, count, where)
+        key = f"{item.key}/{who}"
+        key = f"{key}/{count(key)}"
         manner = said[index]
         if kind == "unpaired":
             label, seconds = int(row["label"]), manner.seconds_of(0)
@@ -121,11 +122,12 @@ def judged_rows(
 def _of_comparison(c: FileComparison, said: Said, count: Count) -> tuple[Item, list[NewVote]]:
     item = _item("preference", c.prompt, [c.chosen, c.rejected], c.extra, c.where)
     texts = {"prompt": c.prompt, "chosen": c.chosen, "rejected": c.rejected}
+    said_here = f"{_digest(texts, c.where)}/{c.rater}"  # whatever its other columns are
     vote = comparison_vote(
         item.key,
         c.rater,
         "a",
-        key=_vote_key(item, texts, c.rater, count, c.where),
+        key=f"{item.key}/{c.rater}/{count(said_here)}",
         margin=c.margin,
         order_shown=said.order(),
         seconds=said.seconds_of(0),
@@ -136,11 +138,6 @@ def _of_comparison(c: FileComparison, said: Said, count: Count) -> tuple[Item, l
 def _item(kind: str, prompt: Text, texts: list[Any], extra: Mapping[str, Any], where: str) -> Item:
     key = f"{kind}-{_digest([prompt, texts, extra], where)}"
     return Item(key, prompt, tuple(Segment(text) for text in texts), extra)
-
-
-def _vote_key(item: Item, said: Row, rater: str, count: Count, where: str) -> str:
-    """A key of its own for every time that this rater says this."""
-    return f"{item.key}/{rater}/{count(f'{_digest(said, where)}/{rater}')}"
 
 
 def _digest(value: Any, where: str) -> str:

@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from plaudit.records import rows as whole
 from plaudit.records.delimited import parse_delimited
@@ -26,8 +26,8 @@ _BLOCK = 1 << 20
 """Characters of a JSON list, or of CSV, that are looked at together."""
 
 
-def row_slices(path: str | Path, *, size: int = ROWS) -> Iterator[Rows]:
-    """Slices of at most `size` rows (CSV: of about a megabyte), none of them empty.
+def row_slices(path: str | Path, *, size: int | None = None) -> Iterator[Rows]:
+    """Slices of at most `size` (`ROWS`) rows (CSV: of about a megabyte), none of them empty.
 
     Errors: those of `read_rows`.
     """
@@ -38,7 +38,7 @@ def row_slices(path: str | Path, *, size: int = ROWS) -> Iterator[Rows]:
         raise AssertionError("unreachable")
     read = _READERS[kind.removesuffix(".gz")]
     found = False
-    for rows in read(file, kind, size):
+    for rows in read(file, kind, size or ROWS):
         found = found or bool(rows)
         if rows:
             yield rows
@@ -108,9 +108,7 @@ def _json(path: Path, ending: str, size: int) -> Iterator[Rows]:
 
 
 def _listed(path: Path, ending: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder(
-        parse_constant=whole.not_json, object_pairs_hook=whole.unique_object
-    )
+    decoder = json.JSONDecoder(parse_constant=whole.not_json, object_pairs_hook=whole.unique_object)
     with _opened(path, ending) as raw, io.TextIOWrapper(raw, "utf-8-sig") as file:
         text, at, block = "", 0, _BLOCK
         more = True
@@ -205,7 +203,7 @@ def _parquet(path: Path, ending: str, size: int) -> Iterator[Rows]:
     pyarrow, parquet = whole.pyarrow_for(path)
     first = 1
     try:
-        with parquet.ParquetFile(path) as file:
+        with _opened(path, ending) as raw, parquet.ParquetFile(raw) as file:
             for batch in file.iter_batches(batch_size=size):
                 rows = whole.rows_of_table(batch, path)
                 yield Rows(rows, str(path), "row", range(first, first + len(rows)))
@@ -217,7 +215,8 @@ def _parquet(path: Path, ending: str, size: int) -> Iterator[Rows]:
 
 def _opened(path: Path, ending: str) -> IO[bytes]:
     try:
-        return gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb")
+        file: Any = gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb")
+        return cast(IO[bytes], file)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -94,7 +94,9 @@ def _battle(row: Row, reading: Reading, where: str) -> Iterator[Judged]:
         return
     shared = shared_beginning(first, second)
     if not shared:
-        raise UserError("'conversation_a' and 'conversation_b' share no turn, so there is no prompt")
+        raise UserError(
+            "'conversation_a' and 'conversation_b' share no turn, so there is no prompt"
+        )
     if first[shared - 1]["role"] == "assistant":
         shared -= 1  # both answers began alike
     prompt = plainest(first[:shared], "user")
@@ -136,7 +138,9 @@ def _one_hot(row: Row, reading: Reading, where: str) -> Iterator[Judged]:
     sides = [_texts(row, "response_a"), _texts(row, "response_b")]
     if not turns or any(len(side) != len(turns) for side in sides):
         lengths = ", ".join(str(len(side)) for side in (turns, *sides))
-        raise UserError(f"'prompt', 'response_a', 'response_b' have {lengths} turns, expected as many")
+        raise UserError(
+            f"'prompt', 'response_a', 'response_b' have {lengths} turns, expected as many"
+        )
     if any(text is None for side in (turns, *sides) for text in side):
         reading.left_out["battles in which a model said nothing"] += 1
         return
@@ -223,8 +227,13 @@ def _write_55k(vote: Vote, item: Item) -> Row:
         raise CannotSay("both bad")
     questions, others = ([t["content"] for t in talk if t["role"] == "user"] for talk in talks)
     answers = [[t["content"] for t in talk if t["role"] == "assistant"] for talk in talks]
-    if questions != others or len(asked(item.prompt)) != 1 or any(
-        [turn["role"] for turn in talk] != ["user", "assistant"] * len(questions) for talk in talks
+    if (
+        questions != others
+        or len(asked(item.prompt)) != 1
+        or any(
+            [turn["role"] for turn in talk] != ["user", "assistant"] * len(questions)
+            for talk in talks
+        )
     ):
         raise CannotSay("conversations that are not one question and one answer in turn")
     return {

@@ -26,7 +26,16 @@ from plaudit.feedback.entries import (
     score_vote,
     words_vote,
 )
-from plaudit.feedback.formats.base import SAID, Format, Judged, Manner, Reading, each_row, manner, said
+from plaudit.feedback.formats.base import (
+    SAID,
+    Format,
+    Judged,
+    Manner,
+    Reading,
+    each_row,
+    manner,
+    said,
+)
 from plaudit.feedback.formats.fields import one_text, text_of
 from plaudit.feedback.formats.writing import each_item
 from plaudit.records.errors import UserError, nearest
@@ -124,7 +133,9 @@ def _vote(
 ) -> NewVote:
     how: dict[str, Any] = {"seconds": ours.seconds}
     if isinstance(value, list):
-        return ranking_vote(item.key, who, _groups(value, fields, question), shown=ours.shown, **how)
+        return ranking_vote(
+            item.key, who, _groups(value, fields, question), shown=ours.shown, **how
+        )
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise UserError(f"a response to {question!r} is {brief(value)}, which is no kind of answer")
     if isinstance(value, int | float):
@@ -172,7 +183,9 @@ def _groups(ranked: list[Any], fields: list[str], question: str) -> list[list[in
             )
         rank = one.get("rank")
         if isinstance(rank, bool) or not isinstance(rank, int):
-            raise UserError(f"a response to {question!r} has the rank {brief(rank)}, expected a number")
+            raise UserError(
+                f"a response to {question!r} has the rank {brief(rank)}, expected a number"
+            )
         places.setdefault(rank, []).append(fields.index(one["value"]))
     return [places[place] for place in sorted(places)]
 
@@ -224,12 +237,16 @@ def _answer(vote: Vote, fields: list[str]) -> tuple[str, Any, str] | None:
     return (name if about is None else f"{name}_{fields[about]}"), said_, state
 
 
+def _is_record(row: Row) -> bool:
+    return any(name.endswith(".responses") for name in row) or bool(_listed(row))
+
+
 FORMATS = (
     Format(
         "argilla",
         "an Argilla export",
         (),
-        lambda row: bool(questions_of(row)),
+        _is_record,
         each_row(_read, "an Argilla export"),
         each_item(_write, "comparison", "ranking", "score", "edit", "words", "skip"),
         "comparisons with ties and both bad, rankings, scores, edits, words; a skip is a discarded "

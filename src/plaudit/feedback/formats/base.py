@@ -210,7 +210,9 @@ def manner(row: Mapping[str, Any] | None, num: int, reading: Reading) -> Manner:
         return Manner()
     shown = unpacked(row["order_shown"])
     places = list(range(num))
-    if shown is not None and (not isinstance(shown, list) or not set(map(_place, shown)) <= {*places}):
+    if shown is not None and (
+        not isinstance(shown, list) or not set(map(_place, shown)) <= {*places}
+    ):
         raise UserError(
             f"'order_shown' is {shown!r}, expected a list of the places {listed_names(map(str, places))}"
         )

@@ -50,7 +50,9 @@ def list_of(row: Fields, name: str, where: str = "") -> list[Any]:
         try:
             value = json.loads(value)
         except ValueError:
-            raise UserError(f"{_named(name, where)} is {brief(value)}, expected a JSON list") from None
+            raise UserError(
+                f"{_named(name, where)} is {brief(value)}, expected a JSON list"
+            ) from None
     if not isinstance(value, list):
         raise UserError(f"{_named(name, where)} is {brief(value)}, expected a list")
     return value
@@ -99,7 +101,7 @@ def plainest(messages: Sequence[Message], role: str) -> Text:
 
 def asked(prompt: Text) -> list[Message]:
     """The messages of a prompt."""
-    return [dict(message) for message in canonical_messages(prompt)]  # type: ignore[misc]
+    return [dict(message) for message in canonical_messages(prompt)]
 
 
 def answered(text: Text) -> list[Message]:

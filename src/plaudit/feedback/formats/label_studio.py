@@ -62,14 +62,18 @@ def fields_of(reading: Reading, data: Mapping[str, Any]) -> Fields:
 def _of_config(config: str, data: Mapping[str, Any]) -> dict[str, str]:
     """Left and right by the Pairwise tag; the prompt where one other text alone is shown."""
     if "<!" in re.sub(r"<!--.*?-->", "", config, flags=re.DOTALL):
-        raise UserError("the labelling configuration has a DOCTYPE or entities, expected tags alone")
+        raise UserError(
+            "the labelling configuration has a DOCTYPE or entities, expected tags alone"
+        )
     try:
         root = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
         raise UserError(f"the labelling configuration is not XML ({error})") from None
     pairwise = [tag for tag in root.iter("Pairwise")]
     if len(pairwise) != 1:
-        raise UserError(f"the labelling configuration has {len(pairwise)} tags Pairwise, expected one")
+        raise UserError(
+            f"the labelling configuration has {len(pairwise)} tags Pairwise, expected one"
+        )
     shown = {
         tag.get("name", f"?{n}"): tag.get("value", "").removeprefix("$")
         for n, tag in enumerate(root.iter())

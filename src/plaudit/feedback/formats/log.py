@@ -16,12 +16,13 @@ from typing import Any
 from sqlalchemy import select
 
 from plaudit.feedback import questions as ask
+from plaudit.feedback import walk
 from plaudit.feedback.entries import Item, NewVote, Segment, Vote, check_item, check_vote
 from plaudit.feedback.formats.base import Format, Judged, Reading, digest
 from plaudit.feedback.formats.spool import Kept
 from plaudit.feedback.store import FeedbackStore
 from plaudit.feedback.tables import VoteRow
-from plaudit.feedback.walk import PAGE, walk_votes
+from plaudit.feedback.walk import walk_votes
 from plaudit.records.columns import parse_number
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.row_files import ENDINGS, without_apostrophe
@@ -83,10 +84,11 @@ def _by_id(store: FeedbackStore, id_: int) -> Vote:
 
 
 def _without_entries(store: FeedbackStore, num_items: int) -> Iterator[tuple[Item, int]]:
-    for after in range(0, num_items, PAGE):
+    page = walk.PAGE
+    for after in range(0, num_items, page):
         with store.reading() as connection:
-            items = ask.items(connection, after=after, limit=min(PAGE, num_items - after))
-            here = VoteRow.item_id.between(after + 1, after + PAGE)
+            items = ask.items(connection, after=after, limit=min(page, num_items - after))
+            here = VoteRow.item_id.between(after + 1, after + page)
             judged = set(connection.scalars(select(VoteRow.item_id).where(here).distinct()))
         for number, item in enumerate(items, start=after + 1):
             if number not in judged:
@@ -191,9 +193,7 @@ def _check(row: Row, where: str, reading: Reading) -> None:
     item = _logged_item(row, where)
     number = row["item_number"]
     whole = isinstance(number, int) and not isinstance(number, bool)
-    same = whole and reading.kept["items"].agrees(
-        str(number), _dumped(item), place=number
-    )
+    same = whole and reading.kept["items"].agrees(str(number), _dumped(item), place=number)
     if not same:
         raise UserError(f"{where}: item_number {number!r} is not this item's own number")
     if row["kind"] is None:

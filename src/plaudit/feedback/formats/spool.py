@@ -16,7 +16,9 @@ class Counts:
     """How often each name was counted."""
 
     def __init__(self) -> None:
-        self._db = _scratch("CREATE TABLE counts (name TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID")
+        self._db = _scratch(
+            "CREATE TABLE counts (name TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID"
+        )
 
     def next(self, name: str) -> int:
         """1 for a new name, 2 when it comes again, and so on."""

@@ -43,7 +43,9 @@ def format_named(name: str) -> Format:
     for form in FORMATS:
         if form.name == name:
             return form
-    raise UserError(f"there is no format {name!r}, expected one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+    raise UserError(
+        f"there is no format {name!r}, expected one of {', '.join(NAMES)}{nearest(name, NAMES)}"
+    )
 
 
 def format_of(reading: Reading, name: str | None) -> Format:
@@ -53,7 +55,9 @@ def format_of(reading: Reading, name: str | None) -> Format:
     if name is not None:
         form = format_named(name)
         if form.read is None:
-            raise UserError(f"{name} is written and not read: {form.words} say nothing about answers")
+            raise UserError(
+                f"{name} is written and not read: {form.words} say nothing about answers"
+            )
         _require(form, reading, first.where(0), row)
         return form
     if reading.columns and all(old in row for old in reading.columns.values()):

@@ -145,9 +145,7 @@ def _pair(row: Row) -> list[Any]:
 # --- writing -----------------------------------------------------------------------------------
 
 
-def _preferences(
-    store: FeedbackStore, rater: str | None, left_out: Counter[str]
-) -> Iterator[Row]:
+def _preferences(store: FeedbackStore, rater: str | None, left_out: Counter[str]) -> Iterator[Row]:
     """Ties are left out; margins too, where not every pair has one."""
     decided = (
         vote
@@ -310,7 +308,9 @@ def _is_unjudged(row: Row) -> bool:
 
 def _form(name: str, words: str, kind: str, write: Any, keeps: str) -> Format:
     """A form whose columns are those of a kind of data, which it is known by."""
-    return Format(name, words, KINDS[kind], lambda row: True, read_kinds(kind), write, keeps, ENDINGS)
+    return Format(
+        name, words, KINDS[kind], lambda row: True, read_kinds(kind), write, keeps, ENDINGS
+    )
 
 
 def _unread(name: str, words: str, write: Any, keeps: str) -> Format:
