@@ -12,7 +12,8 @@ from sqlalchemy import select
 from oracles import feedback_log as slow
 from plaudit.feedback.database import lock_for_writing
 from plaudit.feedback.derived import catch_up
-from plaudit.feedback.pool import pool_of, sweep
+from plaudit.feedback.drawing import up_to_date
+from plaudit.feedback.pool import pool_of
 from plaudit.feedback.rebuild import rebuild
 from plaudit.feedback.stats import feedback_stats, rater_stats
 from plaudit.feedback.store import FeedbackStore
@@ -86,8 +87,8 @@ def assert_answers_are_those_of_the_log(store, raters):
 def assert_kept_as_rebuilt(store, *, now=None):
     """The same rows either way; with offers, as of `now`, when what has expired is swept."""
     with store.batch(), store.reading() as connection:
-        if (pool := pool_of(connection)) is not None:
-            sweep(connection, pool, now)
+        if pool_of(connection) is not None:
+            up_to_date(connection, now)
         kept = rows_of(connection)
     assert kept == rebuilt(store, now=now)
 

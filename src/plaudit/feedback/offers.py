@@ -81,7 +81,7 @@ class Offers:
         with self._log.reading() as connection:
             return read_settings(connection)
 
-    def configure(self, **changes: Any) -> OfferSettings:
+    def configure(self, *, now: float | None = None, **changes: Any) -> OfferSettings:
         """Change some settings. Errors: an unknown name, a value that makes no sense."""
         with self._log.batch(), self._log.reading() as connection:
             before = read_settings(connection)
@@ -94,7 +94,7 @@ class Offers:
             write_settings(connection, settings)
             pool = pool_of(connection)
             if pool is not None and pool.overlap != settings.overlap:
-                rebuild(connection, overlap=settings.overlap, now=clock.time())
+                rebuild(connection, overlap=settings.overlap, now=_now(now))
         return settings
 
     # --- giving out ------------------------------------------------------------------------
