@@ -8,6 +8,7 @@ functions raise `UndefinedAgreement` with the reason; none of them ever answers 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -18,8 +19,23 @@ Level = Literal["nominal", "ordinal", "interval", "ratio"]
 Category = TypeVar("Category", bound=Hashable)
 
 
+_Z95 = statistics.NormalDist().inv_cdf(0.975)
+
+
 class UndefinedAgreement(ValueError):
     """The coefficient has no value for these ratings; the message says why."""
+
+
+def wilson_interval(hits: int, num: int) -> tuple[float, float]:
+    """95 % interval of a share: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
+
+    Source: Wilson 1927, p. 209-210; checked against Newcombe 1998, table I.
+    """
+    p, zz = hits / num, _Z95 * _Z95
+    middle = p + zz / (2 * num)
+    half = _Z95 * math.sqrt(p * (1 - p) / num + zz / (4 * num * num))
+    scale = 1 + zz / num
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def percent_agreement(ratings: Sequence[Sequence[Category | None]]) -> float:

@@ -6,7 +6,6 @@ Preferences are four categories (a, b, tie, both bad) without order; scores are 
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -23,13 +22,13 @@ from plaudit.feedback.agreement import (
     fleiss_kappa,
     krippendorff_alpha,
     percent_agreement,
+    wilson_interval,
 )
 from plaudit.feedback.entries import PREFERENCES, VOTE_KINDS, check_name
 from plaudit.feedback.store import FeedbackStore
 
 Category = TypeVar("Category", bound=Hashable)
 Unit = tuple[int, int, int]
-_Z95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -181,18 +180,6 @@ def _by_rater(
         rater: {kind: of[kind] for kind in sorted(of, key=lambda kind: begun[rater, kind])}
         for rater, of in sorted(counts.items())
     }
-
-
-def wilson_interval(hits: int, num: int) -> tuple[float, float]:
-    """95 % interval of a share: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
-
-    Source: Wilson 1927, p. 209-210; checked against Newcombe 1998, table I.
-    """
-    p, zz = hits / num, _Z95 * _Z95
-    middle = p + zz / (2 * num)
-    half = _Z95 * math.sqrt(p * (1 - p) / num + zz / (4 * num * num))
-    scale = 1 + zz / num
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def render(stats: FeedbackStats) -> list[str]:

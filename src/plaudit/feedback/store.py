@@ -34,6 +34,7 @@ from plaudit.feedback.entries import (
 from plaudit.feedback.log import Log
 from plaudit.feedback.offers import Offers
 from plaudit.feedback.people import People
+from plaudit.feedback.quality import Quality
 from plaudit.feedback.readings import (
     Known,
     comparison_of,
@@ -61,6 +62,7 @@ class FeedbackStore(Log):
         super().__init__(where, create=create)
         self.offers = Offers(self)  # what is shown to whom, and what they answer
         self.people = People(self, self.offers)  # annotators, invitations, sessions
+        self.quality = Quality(self)  # how far people agree with themselves and each other
 
     # --- writing ---------------------------------------------------------------------------
 

@@ -137,7 +137,16 @@ class OfferRow(Base):
     """
 
     __tablename__ = "offers"
-    __table_args__ = (UniqueConstraint("annotator_id", "turn"),)
+    __table_args__ = (
+        UniqueConstraint("annotator_id", "turn"),
+        Index(
+            "ix_offers_repeats",
+            "annotator_id",
+            "id",
+            sqlite_where=text("purpose = 'repeat'"),
+            postgresql_where=text("purpose = 'repeat'"),
+        ),
+    )
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     key: Mapped[str] = mapped_column(Text, unique=True)
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), index=True)
