@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import description
 from plaudit.feedback.entries import (
     Item,
     NewVote,
@@ -142,6 +141,8 @@ def main() -> None:
     if words.act:
         print(json.dumps(act(words)))
         return
+    from machine import description  # not above: the processes that are measured need no torch
+
     lines = [
         "# Feedback out and in",
         "",

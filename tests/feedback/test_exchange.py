@@ -130,7 +130,8 @@ def test_scores_round_trip(store, other, tmp_path, ending):
         "scores": [0.25, 1.0],
         "rater": "ann",
         "order_shown": None,
-        **dict.fromkeys(("seconds", "offer", "propensity", "policy"), [None, None]),
+        "seconds": [None, None],
+        **{name: [None, None] for name in NO_OFFER},
     }
     import_feedback(other, path)
     assert [(s.answer, s.score, s.rater) for s in other.scores()] == [

@@ -215,10 +215,10 @@ def _parquet(path: Path, ending: str, size: int) -> Iterator[Rows]:
 
 def _opened(path: Path, ending: str) -> IO[bytes]:
     try:
-        file: Any = gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb")
-        return cast(IO[bytes], file)
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if ending.endswith(".gz") else file
 
 
 _READERS: dict[str, Callable[[Path, str, int], Iterator[Rows]]] = {

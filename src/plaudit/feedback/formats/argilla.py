@@ -211,7 +211,8 @@ def _write(item: Item, votes: Sequence[Vote], left_out: Counter[str]) -> Iterabl
         for name, one in {"": value, "users": vote.rater, "status": state, **own}.items():
             column = f"{question}.responses.{name}".rstrip(".")
             row.setdefault(column, []).append(one)
-    yield row
+    if _is_record(row):
+        yield row
 
 
 def _answer(vote: Vote, fields: list[str]) -> tuple[str, Any, str] | None:

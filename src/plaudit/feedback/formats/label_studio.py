@@ -69,7 +69,7 @@ def _of_config(config: str, data: Mapping[str, Any]) -> dict[str, str]:
         root = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
         raise UserError(f"the labelling configuration is not XML ({error})") from None
-    pairwise = [tag for tag in root.iter("Pairwise")]
+    pairwise = list(root.iter("Pairwise"))
     if len(pairwise) != 1:
         raise UserError(
             f"the labelling configuration has {len(pairwise)} tags Pairwise, expected one"
@@ -180,7 +180,7 @@ def _write(item: Item, votes: Sequence[Vote], left_out: Counter[str]) -> Iterabl
             left_out[f"{REASONS[winner]} (Label Studio cannot store them)"] += 1
             continue
         pairs.setdefault((a, b), []).append(_annotation(vote, (a, b), winner))
-    for (a, b), annotations in pairs.items():
+    for (a, b), given in pairs.items():
         left, right = item.segments[a], item.segments[b]
         try:
             data = {
@@ -189,14 +189,14 @@ def _write(item: Item, votes: Sequence[Vote], left_out: Counter[str]) -> Iterabl
                 "right": one_text(right.text, "answers"),
             }
         except CannotSay as reason:
-            left_out[str(reason)] += len(annotations)
+            left_out[str(reason)] += len(given)
             continue
         if left.model or right.model:
             data |= {"left_model": left.model or "", "right_model": right.model or ""}
         yield {
             "id": int(digest([item.key, a, b])[:8], 16),
             "data": data,
-            "annotations": annotations,
+            "annotations": given,
             "predictions": [],
         }
 

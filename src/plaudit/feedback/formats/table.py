@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from plaudit.feedback.formats import (
-    argilla,
     arena,
+    argilla,
     hh,
     label_studio,
     log,
