@@ -12,6 +12,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -213,12 +214,18 @@ def _parquet(path: Path, ending: str, size: int) -> Iterator[Rows]:
         raise UserError(f"{path} cannot be read as Parquet ({reason})") from None
 
 
-def _opened(path: Path, ending: str) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path, ending: str) -> Iterator[IO[bytes]]:
     try:
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if ending.endswith(".gz") else file
+    with file:
+        if not ending.endswith(".gz"):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield cast(IO[bytes], unpacked)
 
 
 _READERS: dict[str, Callable[[Path, str, int], Iterator[Rows]]] = {
