@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from plaudit.feedback.entries import Item, Segment
 from plaudit.feedback.store import FeedbackStore
+from studio.browsing import launched
 from studio.serving import running
 
 SECRET = "gold-7f3a"
@@ -34,3 +37,23 @@ def studio(tmp_path_factory):
         store.add_items(pairs(60))
         with running(store) as up:
             yield up
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for a file; not for the session, whose other tests may run event loops."""
+    with launched() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def studio_of(tmp_path):
+    """Starts a studio over these items, and these only."""
+    with contextlib.ExitStack() as stack:
+
+        def make(items, **settings):
+            store = stack.enter_context(FeedbackStore(tmp_path / "feedback.sqlite"))
+            store.add_items(items)
+            return stack.enter_context(running(store, **{"repeat_share": 0.0} | settings))
+
+        yield make

@@ -110,6 +110,22 @@ export async function me() {
 }
 
 /**
+ * Remember that somebody has entered in this browser (the cookie itself cannot be read by a page), so
+ * that the door need not ask a server that would refuse.
+ * @param {boolean} [has]
+ * @returns {boolean}
+ */
+export function entered(has) {
+  try {
+    if (has === true) localStorage.setItem("plaudit-entered", "1");
+    if (has === false) localStorage.removeItem("plaudit-entered");
+    return localStorage.getItem("plaudit-entered") === "1";
+  } catch {
+    return false;
+  }
+}
+
+/**
  * A random name of 128 bits, in hex; also where the page is not a secure context.
  * @returns {string}
  */

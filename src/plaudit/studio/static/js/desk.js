@@ -1,9 +1,10 @@
 /**
  * The offers at hand: the one that is shown and the next few, fetched before they are needed.
  *
- * Offers are leases. Those not answered are given back when the page is left, not when it is loaded
- * again; a draft keeps its offer. One whose lease ran out while it was being read can still be answered:
- * the server keeps late votes.
+ * Offers are leases. When the page is closed or loaded again, which browsers do not tell apart, those
+ * not yet seen are given back, and the one that was being read stays until its lease runs out: whoever
+ * comes back finds it again. Leaving by the button gives back all. A draft keeps its offer. One whose
+ * lease ran out while it was being read can still be answered: the server keeps late votes.
  */
 
 import { call, Problem } from "./api.js";
@@ -38,7 +39,6 @@ export class Desk extends EventTarget {
     this.filling = null;
     this.looks = 0;
     this.timer = 0;
-    this.isReloading = false;
     this.watchLeaving();
   }
 
@@ -130,12 +130,7 @@ export class Desk extends EventTarget {
 
   /** Give back what is not answered when the page is left, and start anew when it is come back to. */
   watchLeaving() {
-    // Where the browser tells (Chromium), a reload keeps the leases: the same items come back.
-    const navigation = /** @type {EventTarget | undefined} */ (Reflect.get(window, "navigation"));
-    navigation?.addEventListener("navigate", (event) => {
-      this.isReloading = Reflect.get(event, "navigationType") === "reload";
-    });
-    addEventListener("pagehide", () => this.isReloading || this.release());
+    addEventListener("pagehide", () => this.release(this.offers.slice(1)));
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     addEventListener("online", () => this.fill());
     document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
@@ -153,11 +148,20 @@ export class Desk extends EventTarget {
     this.fill();
   }
 
-  release() {
-    for (const { key } of this.offers) {
+  /** @param {Offer[]} offers */
+  release(offers) {
+    for (const { key } of offers) {
       if (this.drafted.has(key)) continue;
       call("POST", `offers/${encodeURIComponent(key)}/release`, { why: "left" }, { keepalive: true })
         .catch(() => undefined); // the lease ends by itself
     }
+  }
+
+  /** Give back all: somebody leaves for good. */
+  async clear() {
+    const offers = this.offers;
+    this.offers = [];
+    const keys = offers.map(({ key }) => `offers/${encodeURIComponent(key)}/release`);
+    await Promise.allSettled(keys.map((path) => call("POST", path, { why: "left" }, { timeout: 3000 })));
   }
 }

@@ -3,7 +3,7 @@
  * sentences that float over the page; panels.
  */
 
-import { call, Problem } from "./api.js";
+import { call, entered, Problem } from "./api.js";
 import { byId, h, put } from "./h.js";
 import { lang, speak, t } from "./i18n.js";
 import { icon, mark } from "./icons.js";
@@ -78,6 +78,7 @@ export function header(who, current = "", mayLeave = async () => true) {
     } catch (problem) {
       if (!(problem instanceof Problem) || problem.status !== 401) return tell(String(problem), "bad");
     }
+    entered(false);
     location.assign("/join");
   };
   put(

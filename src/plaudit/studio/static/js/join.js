@@ -4,7 +4,7 @@
  * A press, because programs that look at links before people do would use up what works only once.
  */
 
-import { call, me as whoAmI, Problem } from "./api.js";
+import { call, entered, me as whoAmI, Problem } from "./api.js";
 import { header } from "./frame.js";
 import { byId, h, put } from "./h.js";
 import { lang, speak, t } from "./i18n.js";
@@ -34,6 +34,7 @@ async function enter(token, said, button) {
   button.disabled = true;
   try {
     const me = await call("POST", "join", { token });
+    entered(true);
     history.replaceState(null, "", "/join"); // used up: it need not stay in the address bar
     goOn(me);
   } catch (problem) {
@@ -85,8 +86,9 @@ async function start() {
   await speak(lang());
   draw(null);
   byId("app").querySelector("button")?.focus();
-  const me = await whoAmI().catch(() => null);
+  const me = entered() ? await whoAmI().catch(() => null) : null;
   if (me) draw(me);
+  else entered(false);
   addEventListener("plaudit-lang", () => draw(me));
   addEventListener("hashchange", () => draw(me));
 }

@@ -68,6 +68,7 @@ export function unsavedBanner(outbox) {
   let said = "";
   const draw = () => {
     const n = outbox.waiting.length;
+    banner.dataset.n = String(n);
     const late = n > 0 && (outbox.age >= PATIENCE || outbox.hasEnded);
     const sentence = late ? t("work.unsaved", { n }) : "";
     if (sentence === said) return;
@@ -80,6 +81,7 @@ export function unsavedBanner(outbox) {
     tell(t("work.refused", { why: entry.refused ?? "" }), "bad", 0);
     void outbox.forget(entry);
   };
+  draw();
   outbox.addEventListener("changed", draw);
   outbox.addEventListener("refused", (event) => refused(Reflect.get(event, "detail")));
   setInterval(draw, 1000);

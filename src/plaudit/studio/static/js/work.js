@@ -5,7 +5,7 @@
  * painted in the same turn; "answered-to-painted" measures of the Performance API say how long that took.
  */
 
-import { call, me as whoAmI, Problem } from "./api.js";
+import { call, entered, me as whoAmI, Problem } from "./api.js";
 import { compare } from "./ask/compare.js";
 import { edit } from "./ask/edit.js";
 import { keyButton, promptCard } from "./ask/parts.js";
@@ -98,7 +98,9 @@ class Work {
     const mayLeave = async () => {
       if (this.outbox.waiting.length) await this.outbox.hurry();
       const n = this.outbox.waiting.length;
-      return n === 0 || confirm(t("work.leave_unsaved", { n }));
+      const leaves = n === 0 || confirm(t("work.leave_unsaved", { n }));
+      if (leaves) await this.desk.clear();
+      return leaves;
     };
     header(this.me, "work", mayLeave);
   }
@@ -119,8 +121,8 @@ class Work {
     this.lockedUntil = performance.now() + LOCK;
     this.watch.restart();
     scrollTo(0, 0);
-    const calm = matchMedia("(hover: none) and (pointer: coarse)").matches; // no keyboard pops up
-    ((!calm && this.view?.focus) || this.question).focus({ preventScroll: true });
+    const touch = matchMedia("(hover: none) and (pointer: coarse)").matches; // no keyboard pops up
+    ((!touch && this.view?.focus) || this.question).focus({ preventScroll: true });
     const question = this.question.textContent ?? "";
     say([said, offer ? t("work.next", { question }) : question].filter(Boolean).join(" · "));
     if (offer) void this.recallDraft(offer);
@@ -320,6 +322,7 @@ async function start() {
     setTimeout(() => location.reload(), 5000);
     return;
   }
+  entered(me !== null);
   if (!me) return location.replace("/join");
   await speak(me.lang === "zh" ? "zh" : "en");
   const tabs = new Tabs(me.name);
