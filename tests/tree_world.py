@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plaudit.lm.kto import mismatched, mismatched_level
 from plaudit.records.losses import Part, check_loss, cut
 from plaudit.records.sampling import Sampling
 from plaudit.records.types import Trajectories
@@ -249,3 +250,10 @@ class TreeJudge:
     def __call__(self, batch: Trajectories) -> dict[str, Tensor]:
         number = self.tree.numbers(batch)
         return {name: torch.cat(list(table))[number] for name, table in self.tables.items()}
+
+
+def level_of(beta: float, actor: Any, reference: Any, batch: Trajectories) -> float:
+    """KTO's z of a batch, whose answers the reference reads behind other prompts."""
+    other = mismatched(batch)
+    ref = torch.zeros(0) if other is None else (reference.logprobs(other) * other.chosen).sum(1)
+    return mismatched_level(beta, actor, other, ref)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from machine import read_rate
 from ours import ADAM, Training
-from plaudit.engine.local import LocalActor, LocalReference
+from plaudit.engine.local import LocalActor
 from plaudit.lm.dpo import DPOConfig, dpo
 from plaudit.lm.grpo import GRPOConfig, grpo
-from plaudit.lm.kto import KTOConfig, kto
+from plaudit.lm.kto import KTOConfig, kto, mismatched
 from plaudit.lm.rloo import RLOOConfig, rloo
 from plaudit.records.events import Checkpoint, Event, Step
 from plaudit.records.pairs import Pairs
@@ -80,19 +80,19 @@ class KTO(Algorithm):
 
     def __init__(self, task: Answer) -> None:
         super().__init__(task, task["prompts"], task["answers"])
-        reference = LocalReference(self.backbone)
         actor = LocalActor(self.backbone, adam=ADAM)
-        num = len(task["answers"])
+        num, other = len(task["answers"]), mismatched(self.batch)
+        assert other is not None
         config = KTOConfig(
             lr=self.lr, beta=0.1, batch_size=num, num_epochs=MOST_STEPS, save_every=MOST_STEPS
         )
         self.loop = kto(
             config,
             actor=actor,
-            reference=reference,
             data=self.batch,
             is_good=torch.tensor(task["is_good"]),
             logp_ref=actor.logprobs(self.batch),
+            logp_ref_other=actor.logprobs(other),
             seed=0,
         )
 

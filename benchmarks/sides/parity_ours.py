@@ -16,7 +16,7 @@ from plaudit.engine.role import Taught
 from plaudit.engine.shared import SharedBackbone
 from plaudit.lm.dpo import DPOConfig
 from plaudit.lm.grpo import GRPOConfig, advantages
-from plaudit.lm.kto import KTOConfig, label_loss, mismatched_level
+from plaudit.lm.kto import KTOConfig, label_loss, mismatched, mismatched_level
 from plaudit.lm.learning import Surrogate, counted
 from plaudit.lm.loop import CrossEntropy, RunningMoments
 from plaudit.lm.pairs import PairLoss, pair_loss
@@ -135,7 +135,10 @@ class Ours:
         batch = trajectories(
             self.task["prompts"], [a if is_good else b for a, b, is_good in answers]
         )
-        level = mismatched_level(config.beta, self.actor, self.reference, batch)
+        other = mismatched(batch)
+        assert other is not None
+        ref = self._summed(self.reference, other)
+        level = mismatched_level(config.beta, self.actor, other, ref)
         assert level > 0.0, "z is 0: these rows would not show how it is made"
         fields = {"is_good": good, "ref": self._summed(self.reference, batch)}
         found = self._learned(self.actor, batch, label_loss(config, level), fields, len(batch), out)

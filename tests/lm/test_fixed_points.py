@@ -176,7 +176,6 @@ def test_kto_shares_by_how_often_an_answer_is_good() -> None:
     events = kto(
         config,
         actor=actor,
-        reference=reference,
         data=data,
         is_good=torch.tensor(good),
         logp_ref=reference.logprobs(data),

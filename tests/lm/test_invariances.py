@@ -18,7 +18,7 @@ from torch import Tensor
 from plaudit.lm.dpo import DPOConfig
 from plaudit.lm.grpo import GRPOConfig
 from plaudit.lm.grpo import advantages as grpo_advantages
-from plaudit.lm.kto import KTOConfig, label_loss, mismatched_level
+from plaudit.lm.kto import KTOConfig, label_loss
 from plaudit.lm.learning import Surrogate, counted
 from plaudit.lm.loop import CrossEntropy, RunningMoments
 from plaudit.lm.pairs import pair_loss
@@ -35,6 +35,7 @@ from tree_world import (
     TreeCritic,
     TreeJudge,
     TreeReference,
+    level_of,
     some_logits,
     some_rewards,
 )
@@ -139,7 +140,7 @@ def of_labels(name: str) -> Make:
     def make(batch: Trajectories) -> Asked:
         good, ref = judged(batch).score > 0, reference(batch).sum(1)
         actor = TreeActor(TREE, NOW)
-        level = mismatched_level(0.4, actor, TreeReference(TREE, REF), batch)
+        level = level_of(0.4, actor, TreeReference(TREE, REF), batch)
         return Asked(batch, label_loss(config, level), {"is_good": good, "ref": ref}, len(batch))
 
     return make

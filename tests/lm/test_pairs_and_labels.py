@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from plaudit.lm.dpo import DPOConfig, dpo, held_out_pairs
-from plaudit.lm.kto import KTOConfig, held_out_labels, kto, mismatched, mismatched_level
+from plaudit.lm.kto import KTOConfig, held_out_labels, kto, mismatched
 from plaudit.records.errors import UserError
 from plaudit.records.events import Checkpoint, Evaluation, Step
 from plaudit.records.pairs import Pairs
 from plaudit.records.watch import Watch
-from tree_world import TWO_PROMPTS, TreeActor, TreeRole, some_logits, some_rewards
+from tree_world import TWO_PROMPTS, TreeActor, TreeRole, level_of, some_logits, some_rewards
 
 TREE = TWO_PROMPTS
 DATA = TREE.batch()
@@ -141,20 +141,14 @@ def test_z_is_of_answers_behind_other_prompts_and_never_negative() -> None:
             return self.gap * batch.chosen.double()
 
     tokens = float(DATA.chosen.sum()) / len(DATA)
-    level = mismatched_level(0.5, Apart(0.3), Apart(0.0), DATA)  # type: ignore[arg-type]
+    level = level_of(0.5, Apart(0.3), Apart(0.0), DATA)  # type: ignore[arg-type]
     assert level == pytest.approx(0.5 * 0.3 * tokens)
-    assert mismatched_level(0.5, Apart(-0.3), Apart(0.0), DATA) == 0.0  # type: ignore[arg-type]
-    assert mismatched_level(0.5, same, same, DATA.select([0, 1])) == 0.0  # type: ignore[arg-type]
+    assert level_of(0.5, Apart(-0.3), Apart(0.0), DATA) == 0.0  # type: ignore[arg-type]
+    assert level_of(0.5, same, same, DATA.select([0, 1])) == 0.0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loss", ["kto", "bco"])
 def test_good_answers_gain_and_bad_ones_lose(loss: str) -> None:
-    class Everywhere(TreeRole):
-        """Log-probabilities of answers behind any prompt: uniform where the tree has none."""
-
-        def logprobs(self, batch):
-            return torch.zeros(batch.token.shape, dtype=torch.float64)
-
     class Actor(TreeActor):
         def logprobs(self, batch):
             rows = self.tree.rows(batch)
@@ -162,16 +156,24 @@ def test_good_answers_gain_and_bad_ones_lose(loss: str) -> None:
                 return super().logprobs(batch)
             return torch.zeros(batch.token.shape, dtype=torch.float64)
 
-    actor, reference = Actor(TREE, START), Everywhere(TREE, START)
+    actor = Actor(TREE, START)
     config = KTOConfig(loss=loss, num_epochs=60, batch_size=len(DATA), lr=0.05)  # type: ignore[arg-type]
     events = list(
-        kto(config, actor=actor, reference=reference, data=DATA, is_good=GOOD, logp_ref=REF, seed=0)
+        kto(
+            config,
+            actor=actor,
+            data=DATA,
+            is_good=GOOD,
+            logp_ref=REF,
+            logp_ref_other=torch.zeros_like(REF),
+            seed=0,
+        )
     )
     moved = (actor.logprobs(DATA) - REF).sum(1)
     assert float(moved[GOOD].mean()) > 0 > float(moved[~GOOD].mean())
     last = [e for e in events if isinstance(e, Step)][-1].metrics
     assert last["margin"] > 0
-    figures = held_out_labels(config, actor, reference, DATA, GOOD, REF)
+    figures = held_out_labels(config, actor, DATA, GOOD, REF, torch.zeros_like(REF))
     assert figures["eval/margin"] == pytest.approx(
         0.1 * float(moved[GOOD].mean() - moved[~GOOD].mean())
     )

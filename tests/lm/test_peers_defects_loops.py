@@ -18,7 +18,7 @@ from oracles import enumerated as e
 from plaudit.lm.dpo import DPOConfig, dpo
 from plaudit.lm.grpo import GRPOConfig, grpo
 from plaudit.lm.grpo import advantages as grpo_advantages
-from plaudit.lm.kto import KTOConfig, label_loss, mismatched_level
+from plaudit.lm.kto import KTOConfig, label_loss
 from plaudit.lm.learning import Surrogate, counted, learn
 from plaudit.lm.loop import CrossEntropy, RunningMoments, minibatches
 from plaudit.lm.online_dpo import OnlineDPOConfig, online_dpo
@@ -41,6 +41,7 @@ from tree_world import (
     TreeJudge,
     TreeReference,
     bandit,
+    level_of,
     some_logits,
 )
 
@@ -216,7 +217,7 @@ def test_what_belongs_to_the_optimisers_batch_is_not_taken_of_its_parts(micro: i
     found: list[list[Tensor]] = [[], []]
     for parts in (None, micro):
         actor = TreeActor(tree, logits, micro=parts)
-        level = mismatched_level(0.4, actor, reference, data)
+        level = level_of(0.4, actor, reference, data)
         assert level > 0
         good = torch.arange(12) % 3 > 0
         actor.gradient(

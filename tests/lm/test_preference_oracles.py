@@ -16,7 +16,7 @@ from torch import Tensor
 from oracles import pair_formulas as pf
 from oracles.enumerated import answer_logps, slope
 from plaudit.lm.dpo import DPOConfig, held_out_pairs
-from plaudit.lm.kto import KTOConfig, held_out_labels, label_loss, mismatched_level
+from plaudit.lm.kto import KTOConfig, held_out_labels, label_loss, mismatched
 from plaudit.lm.loop import RunningMoments
 from plaudit.lm.pairs import pair_loss
 from plaudit.records.pairs import Pairs
@@ -27,6 +27,7 @@ from tree_world import (
     Tree,
     TreeActor,
     TreeReference,
+    level_of,
     some_logits,
     some_rewards,
 )
@@ -96,7 +97,7 @@ def close(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
     assert float((found.double() - wanted).abs().max()) <= WITHIN[dtype] * size
 
 
-def level_of(tree: Tree, logits: Tensor, ref: Tensor, pairs: Pairs) -> float:
+def delta_of(tree: Tree, logits: Tensor, ref: Tensor, pairs: Pairs) -> float:
     """δ of BCO: the mean reward of both sides of every pair."""
     one, two = sides(tree, logits, ref, pairs)
     return float(KEYS["beta"] * torch.cat([one.ratio, two.ratio]).mean())
@@ -108,7 +109,7 @@ def level_of(tree: Tree, logits: Tensor, ref: Tensor, pairs: Pairs) -> float:
 def test_losses_and_gradients_of_pairs(tree: Tree, name: str, dtype: torch.dtype) -> None:
     logits, ref = some_logits(tree, 3).to(dtype), some_logits(tree, 0).to(dtype)
     pairs = every_pair(tree)
-    delta = level_of(tree, logits.double(), ref.double(), pairs)
+    delta = delta_of(tree, logits.double(), ref.double(), pairs)
     formula = by_formula(name, tree, ref.double(), pairs, **KEYS, delta=delta)
     loss, gradient = by_loop(config_of(name), tree, logits, ref, pairs)
     close(torch.tensor(loss, dtype=torch.float64), formula(logits.double()).detach(), dtype)
@@ -241,10 +242,10 @@ def test_the_level_is_of_answers_behind_other_prompts(seeds: tuple[int, int]) ->
     logits, ref = (some_logits(tree, seed) for seed in seeds)
     logp, logp_ref = answer_logps(tree, logits), answer_logps(tree, ref)
     ratio = torch.cat([logp[(p + 1) % 3] - logp_ref[(p + 1) % 3] for p in range(3)])
-    found = mismatched_level(0.4, TreeActor(tree, logits), TreeReference(tree, ref), tree.batch())
+    found = level_of(0.4, TreeActor(tree, logits), TreeReference(tree, ref), tree.batch())
     assert found == pytest.approx(float(pf.kto_level(ratio, beta=0.4)), rel=1e-12)
     one = tree.batch(tree.every[:4])
-    assert mismatched_level(0.4, TreeActor(tree, logits), TreeReference(tree, ref), one) == 0.0
+    assert level_of(0.4, TreeActor(tree, logits), TreeReference(tree, ref), one) == 0.0
 
 
 def test_held_out_labels_are_figures_of_the_loss() -> None:
@@ -252,8 +253,17 @@ def test_held_out_labels_are_figures_of_the_loss() -> None:
     config = KTOConfig(beta=0.4, bad_weight=1.5)
     logits, ref, data = some_logits(tree, 3), some_logits(tree, 0), tree.batch()
     actor, reference = TreeActor(tree, logits), TreeReference(tree, ref)
-    told = held_out_labels(config, actor, reference, data, labelled(tree), reference.logprobs(data))
-    level = mismatched_level(0.4, actor, reference, data)
+    other = mismatched(data)
+    assert other is not None
+    told = held_out_labels(
+        config,
+        actor,
+        data,
+        labelled(tree),
+        reference.logprobs(data),
+        reference.logprobs(other),
+    )
+    level = level_of(0.4, actor, reference, data)
     wanted = kto_by_formula(config, tree, ref, level)(logits)
     assert told["eval/loss"] == pytest.approx(float(wanted), rel=1e-10)
 

@@ -6,7 +6,8 @@
 z says what an answer is worth that has nothing to do with its prompt: β times the mean log-ratio of
 the batch's answers, each behind the prompt of another, at least 0 and held constant. It is of the
 optimiser's whole batch, by a pass of its own before the update, so no cut into micro-batches
-changes it. BCO's δ is the mean of all rewards seen so far.
+changes it. Which prompt an answer stands behind is settled once for all epochs, so that the
+reference reads these rows once too and is not needed any more. BCO's δ is the mean of all rewards seen so far.
 Sources: Ethayarajh et al. 2024 (2402.01306); Jung et al. 2024 (2404.04656).
 KTO has no optimum of the form π_ref exp(r/β): answers that are called good less than half the time
 go to 0, and the others share the rest as (how often they are in the data)·(2q − 1) for small β, q how
@@ -16,7 +17,7 @@ often they are called good; π_ref hardly matters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -30,7 +31,7 @@ from plaudit.ops import LABEL_LOSSES, aggregate, masked_sum
 from plaudit.records.config import Config
 from plaudit.records.events import Checkpoint, Done, Event, Step
 from plaudit.records.losses import Numbers, Part
-from plaudit.records.roles import Actor, Reference
+from plaudit.records.roles import Actor
 from plaudit.records.state import Parts, Saved, StepCounter
 from plaudit.records.types import Trajectories
 from plaudit.records.watch import Watch
@@ -101,20 +102,22 @@ def kto(
     config: KTOConfig,
     *,
     actor: Actor,
-    reference: Reference,
     data: Trajectories,
     is_good: Tensor,
     logp_ref: Tensor,
+    logp_ref_other: Tensor | None = None,
     watch: Watch | None = None,
     seed: int,
     saved: Saved | None = None,
 ) -> Iterator[Event]:
     """Teach `actor` which rows of `data` are good; `saved` is a checkpoint's state to continue from.
 
-    `is_good` [B]; `logp_ref` [B, T] are the reference's log-probabilities of `data`. The reference
-    itself is asked for those of answers behind other prompts, which are new in every epoch.
+    `is_good` [B]; `logp_ref` [B, T] are the reference's log-probabilities of `data`, and
+    `logp_ref_other` those of `mismatched(data)`: ValueError where the loss needs them and there are
+    none.
     """
     ref = (logp_ref * data.chosen).sum(1)
+    other, ref_other = behind_others(config, data, logp_ref_other)
     watch = Watch() if watch is None else watch
     per_epoch = math.ceil(len(data) / config.batch_size)
     total, done, centre = per_epoch * config.num_epochs, StepCounter(), RunningMoments()
@@ -129,7 +132,7 @@ def kto(
         rows = order[place * config.batch_size :][: config.batch_size].tolist()
         batch, good, own = data.select(rows), is_good[rows], ref[rows]
         if config.loss == "kto":
-            level = mismatched_level(config.beta, actor, reference, batch)
+            level = mismatched_level(config.beta, actor, other, ref_other, rows)
         else:
             logp = (actor.logprobs(batch) * batch.chosen).sum(1)
             centre.add((config.beta * (logp - own.to(logp))).tolist())
@@ -155,16 +158,37 @@ def label_loss(config: KTOConfig, level: float) -> LabelLoss:
     return LabelLoss(config.loss, config.beta, level, config.good_weight, config.bad_weight)
 
 
-def mismatched_level(beta: float, actor: Actor, reference: Reference, batch: Trajectories) -> float:
-    """z = max(0, β · mean (log π − log π_ref)) of each answer behind the prompt of the next row.
+def behind_others(
+    config: KTOConfig, data: Trajectories, logp_ref_other: Tensor | None
+) -> tuple[Trajectories | None, Tensor]:
+    """`mismatched(data)` and Σ log π_ref of its rows, where the loss asks for them."""
+    other = mismatched(data) if config.loss == "kto" else None
+    if other is None:
+        return None, torch.zeros(len(data))
+    if logp_ref_other is None:
+        raise ValueError(
+            "z needs the reference's log-probabilities of answers behind other prompts"
+        )
+    return other, (logp_ref_other * other.chosen).sum(1)
 
-    0 where all rows answer the same prompt: there is no other to stand behind.
+
+def mismatched_level(
+    beta: float,
+    actor: Actor,
+    other: Trajectories | None,
+    ref: Tensor,
+    rows: Sequence[int] | None = None,
+) -> float:
+    """z = max(0, β · mean (log π − log π_ref)) of `rows` (all) of the answers behind other prompts.
+
+    `ref` [B] is Σ log π_ref of each of `other`. 0 where all answer one prompt: there is no other.
     """
-    other = mismatched(batch)
     if other is None:
         return 0.0
-    ratio = (actor.logprobs(other) - reference.logprobs(other)) * other.chosen
-    return max(0.0, beta * float(ratio.sum(1).double().mean()))
+    if rows is not None:
+        other, ref = other.select(rows), ref[list(rows)]
+    logp = (actor.logprobs(other) * other.chosen).sum(1)
+    return max(0.0, beta * float((logp - ref.to(logp)).double().mean()))
 
 
 def mismatched(batch: Trajectories) -> Trajectories | None:
@@ -194,15 +218,15 @@ def _means(told: Mapping[str, float], good: Tensor) -> dict[str, float]:
 def held_out_labels(
     config: KTOConfig,
     actor: Actor,
-    reference: Reference,
     data: Trajectories,
     is_good: Tensor,
     logp_ref: Tensor,
+    logp_ref_other: Tensor | None = None,
 ) -> dict[str, float]:
     """Loss, rewards and accuracy of answers that are not learned from."""
     logp, ref = actor.logprobs(data), (logp_ref * data.chosen).sum(1)
     if config.loss == "kto":
-        level = mismatched_level(config.beta, actor, reference, data)
+        level = mismatched_level(config.beta, actor, *behind_others(config, data, logp_ref_other))
     else:
         level = float((config.beta * ((logp * data.chosen).sum(1) - ref)).mean())
     part = Part(

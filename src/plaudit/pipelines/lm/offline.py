@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plaudit.engine.local import LocalActor, LocalReference, LocalRewardModel
+from plaudit.engine.local import LocalActor, LocalRewardModel
 from plaudit.lm.dpo import dpo, held_out_pairs
-from plaudit.lm.kto import held_out_labels, kto
+from plaudit.lm.kto import held_out_labels, kto, mismatched
 from plaudit.lm.sft import held_out_loss, sft
 from plaudit.models.classifier import check_answered, check_classifier, check_kind
 from plaudit.ops import PAIR_LOSSES
@@ -205,13 +205,16 @@ def run_kto(
         learn, judge = given.labels(config, files, folder.codec, progress.note)
         batches = _both(learn[0], None if judge is None else judge[0])
         parts = make_parts(config, folder, longest=longest_of(batches))
-        actor, reference = parts.actor, LocalReference(parts.backbone)
+        actor = parts.actor
         parts.remember("data", *batches)
-        refs = reference_of(stages, actor, *batches)
-        logp_ref, logp_judge = refs[0], refs[-1]
+        others = [mismatched(batch) if config.loss == "kto" else None for batch in batches]
+        refs = reference_of(stages, actor, *batches, *(x for x in others if x is not None))
+        of_others = iter(refs[len(batches) :])
+        behind = [None if x is None else next(of_others) for x in others]
+        logp_ref, logp_judge = refs[0], refs[len(batches) - 1]
 
         def figures(held: tuple[Trajectories, Tensor]) -> dict[str, float]:
-            return held_out_labels(config, actor, reference, *held, logp_judge)
+            return held_out_labels(config, actor, *held, logp_judge, behind[-1])
 
         watch = _watch(config, judge, figures, "-eval/loss")
         done = stages.take(
@@ -219,10 +222,10 @@ def run_kto(
             lambda saved: kto(
                 config,
                 actor=actor,
-                reference=reference,
                 data=learn[0],
                 is_good=learn[1],
                 logp_ref=logp_ref,
+                logp_ref_other=behind[0],
                 watch=watch,
                 seed=config.seed,
                 saved=saved,
