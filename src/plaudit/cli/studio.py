@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
     with contextlib.closing(listen(words.host, words.port)) as listener, _opened(where) as store:
         if words.file is not None:
             _import(store, words.file)
+        if words.clips is not None:
+            _add_clips(store, words)
         _check_accounts(store, words)
         port = listener.getsockname()[1]
         serving = Serving(words.host, port, public)
@@ -78,6 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--import", dest="file", metavar="FILE", help="feedback to put in first")
     parser.add_argument(
+        "--clips", metavar="ENV", help="pairs of clips of this Gymnasium world to compare"
+    )
+    parser.add_argument(
+        "--agent", metavar="RUN", help="whose clips: a run, or a saved agent (default: at random)"
+    )
+    parser.add_argument("--num-clips", type=int, default=20, help="pairs of clips (default: 20)")
+    parser.add_argument(
+        "--clip-seconds",
+        type=float,
+        metavar="S",
+        help="how long each is (default: 1.5, or shorter)",
+    )
+    parser.add_argument(
         "--invite",
         action="extend",
         nargs="+",
@@ -87,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser
+
+
+def _add_clips(store: FeedbackStore, words: argparse.Namespace) -> None:
+    from plaudit.studio.clips import add_clips
+
+    num, steps = add_clips(
+        store, words.clips, agent=words.agent, num=words.num_clips, seconds=words.clip_seconds
+    )
+    print(visible(f"{num} new pairs of clips of {words.clips}, {steps} steps each"), flush=True)
 
 
 def _check_reach(words: argparse.Namespace, public: str | None) -> None:

@@ -1,4 +1,4 @@
-"""One episode as a film: MP4 where imageio-ffmpeg is installed, GIF with Pillow."""
+"""One episode as a film: MP4 or WebM where imageio-ffmpeg is installed, GIF with Pillow."""
 
 from __future__ import annotations
 
@@ -33,28 +33,26 @@ def record_episode(
 ) -> Episode:
     """Plays the first episode of a copy with that seed and writes what it looked like.
 
-    The ending of `path` says how: .mp4 or .gif. After `max_frames` frames no more are kept, though
+    The ending of `path` says how: .mp4, .webm or .gif. After `max_frames` frames no more are kept, though
     the episode is played to its end. Raises UserError where the environment draws nothing, or where
     the library that writes the film is missing.
     """
     write = _writer(Path(path))
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        # Pygame draws into arrays without a screen, but complains that there is none.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    draw_without_a_screen()
     copy = make_copy(settings, seed=seed, index=0, render_mode="rgb_array")
     try:
         actions = action_codec(copy.env.action_space)
         row = np.empty((1, *copy.obs.spec.shape), copy.obs.spec.dtype)
         copy.begin(row, 0)
         seen = deque([row[0].copy()] * settings.frame_stack, settings.frame_stack)
-        frames = [_frame(copy.render(), settings.env)]
+        frames = [frame_of(copy.render(), settings.env)]
         end = 0
         while not end:
             shown = stacked(list(seen), copy.obs.spec)[None]
             _, end = copy.step(actions.rows(policy(shown))[0], row, 0)
             seen.append(row[0].copy())
             if len(frames) < max_frames:
-                frames.append(_frame(copy.render(), settings.env))
+                frames.append(frame_of(copy.render(), settings.env))
         fps = float(copy.env.metadata.get("render_fps") or FPS)
         write(Path(path), frames, fps)
         return Episode(0, copy.ret, copy.length)
@@ -62,7 +60,14 @@ def record_episode(
         copy.close()
 
 
-def _frame(drawn: Any, name: str) -> Frame:
+def draw_without_a_screen() -> None:
+    """Pygame draws into arrays without a screen, but complains that there is none."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def frame_of(drawn: Any, name: str) -> Frame:
+    """What an environment drew; UserError where that is no picture."""
     frame: NDArray[Any] = np.asarray(drawn) if drawn is not None else np.empty(0)
     if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
         raise UserError(f"{name} draws no pictures: render_mode rgb_array gave {_said(drawn)}")
@@ -77,16 +82,16 @@ def _said(drawn: Any) -> str:
 
 def _writer(path: Path) -> Callable[[Path, list[Frame], float], None]:
     """What writes such a file, so that a missing library is found before the episode."""
-    if path.suffix not in (".mp4", ".gif"):
-        raise UserError(f"video file {path} must end in .mp4 or .gif")
+    if path.suffix not in (".mp4", ".webm", ".gif"):
+        raise UserError(f"video file {path} must end in .mp4, .webm or .gif")
     try:
         if path.suffix == ".gif":
             import_module("PIL.Image")
             return _write_gif
         import_module("imageio_ffmpeg")
-        return _write_mp4
+        return _write_mp4 if path.suffix == ".mp4" else write_webm
     except ImportError as error:
-        other = "; a .gif needs Pillow only" if path.suffix == ".mp4" else ""
+        other = "; a .gif needs Pillow only" if path.suffix != ".gif" else ""
         raise UserError(
             f"a {path.suffix} video needs {error.name}; install it with:"
             f" pip install 'plaudit[gym]'{other}"
@@ -104,12 +109,33 @@ def _write_gif(path: Path, frames: list[Frame], fps: float) -> None:
 
 
 def _write_mp4(path: Path, frames: list[Frame], fps: float) -> None:
-    """H.264; sides are padded to even numbers of pixels, which its usual form needs."""
+    """H.264, which browsers without licensed codecs do not play."""
+    _write_film(path, frames, fps)
+
+
+def write_webm(path: Path, frames: list[Frame], fps: float) -> None:
+    """VP9, which every browser plays; the same frames give the same bytes."""
+    _write_film(
+        path,
+        frames,
+        fps,
+        codec="libvpx-vp9",
+        quality=None,
+        output_params=[
+            *("-crf", "30", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-threads", "1"),
+            # One frame shown is one frame kept: a step of the page is a step of the world.
+            *("-g", "1000", "-auto-alt-ref", "0", "-fflags", "+bitexact", "-flags:v", "+bitexact"),
+        ],
+    )
+
+
+def _write_film(path: Path, frames: list[Frame], fps: float, **how: Any) -> None:
+    """Sides are padded to even numbers of pixels, which the usual forms need."""
     imageio_ffmpeg: Any = import_module("imageio_ffmpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
     even = (width + width % 2, height + height % 2)
-    film = imageio_ffmpeg.write_frames(str(path), even, fps=fps, macro_block_size=2)
+    film = imageio_ffmpeg.write_frames(str(path), even, fps=fps, macro_block_size=2, **how)
     film.send(None)
     try:
         for frame in frames:

@@ -90,6 +90,8 @@ class Studio:
     rates: Rates = field(default_factory=Rates)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server is asked to end: streams end themselves."""
+    films: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    """Whom which film was offered to, by name and digest; what is not here is looked up."""
     sessions: Sessions = field(init=False)
     orders: Orders = field(init=False)
 
