@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from plaudit.envs.clips import strip_of
+from plaudit.envs.clips import record_clips, strip_of
+from plaudit.envs.settings import WorldSettings
 from plaudit.envs.video import write_webm
 from plaudit.feedback.entries import Item, Segment
 from plaudit.feedback.media import Media
@@ -18,20 +19,6 @@ from studio.serving import running
 FPS = 50
 
 
-def drawn(number, num=16):
-    """CartPole by a Gymnasium that is installed: `num` frames of one episode."""
-    import gymnasium
-
-    env = gymnasium.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=num + 1)
-    env.reset(seed=number)
-    frames = [env.render()]
-    for _ in range(num - 1):
-        env.step(env.action_space.sample())
-        frames.append(env.render())
-    env.close()
-    return frames
-
-
 @pytest.fixture(scope="module")
 def up(tmp_path_factory):
     """One pair of films and one of strips, which two annotators see."""
@@ -41,8 +28,10 @@ def up(tmp_path_factory):
     with FeedbackStore(folder / "feedback.sqlite") as store:
         media = Media.beside(store)
         films, strips = [], []
-        for number in range(2):
-            frames = drawn(number)
+        world = WorldSettings(env="CartPole-v1")
+        for clip in record_clips(world, None, 2, seed=0, seconds=0.32):
+            frames = clip.frames
+            assert (len(frames), clip.fps) == (16, FPS)
             write_webm(folder / "one.webm", frames, FPS)
             films.append(media.add((folder / "one.webm").read_bytes(), f"video/webm;fps={FPS}"))
             strips.append(media.add(*strip_of([frame[::2, ::2] for frame in frames], FPS)))

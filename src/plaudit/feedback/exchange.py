@@ -160,7 +160,7 @@ def _import(store: FeedbackStore, first: Reading, form: Format) -> Imported:
         try:
             with store.batch():
                 before = store.size()
-                store.add_items([one.item for one in some if one.item is not None])
+                store.add_items({i.key: i for one in some if (i := one.item) is not None}.values())
                 store.add_votes([vote for one in some for vote in one.votes])
                 after = store.size()
         except UserError as error:
@@ -190,15 +190,21 @@ def _slices(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
 
 def _check(store: FeedbackStore, some: list[Judged], *, is_new: bool) -> None:
     """UserError unless the store would take all of this."""
+    seen: dict[str, Item] = {}
     items: dict[str, Any] = {}
     for one in some:
         if one.item is None:
             continue
+        item = seen.setdefault(one.item.key, one.item)
         try:
-            _sound(one, one.item)
-            content = item_content(one.item)
-            before = items.setdefault(one.item.key, content)
-            require_same(before, content, f"item {one.item.key!r}", "this file")
+            for vote in one.votes:
+                check_vote(vote, len(item.segments))
+            if item is one.item:
+                check_item(item)
+                items[item.key] = item_content(item)
+            elif item != one.item:
+                same = item_content(one.item)
+                require_same(items[item.key], same, f"item {item.key!r}", "this file")
         except UserError as error:
             said = str(error)
             raise UserError(
@@ -217,9 +223,3 @@ def _check(store: FeedbackStore, some: list[Judged], *, is_new: bool) -> None:
                 f"{one.where}: item {one.item.key!r}",
                 store.name,
             )
-
-
-def _sound(one: Judged, item: Item) -> None:
-    check_item(item)
-    for vote in one.votes:
-        check_vote(vote, len(item.segments))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plaudit.feedback.entries import Item, NewVote, Segment, Vote, canonical, check_name
+from plaudit.feedback.entries import Item, NewVote, Segment, Vote, check_name
 from plaudit.feedback.formats.spool import Counts, Kept
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.columns import parse_number
@@ -168,7 +168,10 @@ def refusal(where: str, error: Exception, words: str) -> UserError:
 
 def digest(value: Any) -> str:
     """Part of the SHA-256 of a value as JSON."""
-    text = json.dumps(canonical(value, "the row"), sort_keys=True)
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the row cannot be kept as JSON: {error}") from None
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
