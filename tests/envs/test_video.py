@@ -84,7 +84,7 @@ def test_the_episode_is_the_first_of_worlds_with_that_seed(tmp_path):
 
 def test_sentences(tmp_path, monkeypatch):
     policy, _ = script([1])
-    with pytest.raises(UserError, match=r"video file .*film.avi must end in .mp4 or .gif"):
+    with pytest.raises(UserError, match=r"video file .*film.avi must end in .mp4, .webm or .gif"):
         record_episode(PAINTED, policy, tmp_path / "film.avi", seed=0)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match=r"needs imageio_ffmpeg.* pip install 'plaudit\[gym\]'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -263,6 +264,13 @@ def test_the_command_names_every_format():
     assert all(name in words.replace(",", " ").split() for name in NAMES)
 
 
+def test_the_guide_has_a_row_for_every_format():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    rows = [row.partition("|")[2].partition("|")[0] for row in text.splitlines() if row.startswith("| `")]  # fmt: skip
+    told = {name.strip(" `") for row in rows for name in row.split(",")}
+    assert told >= set(NAMES)
+
+
 def test_a_spreadsheet_finds_no_formula(store, other, tmp_path):
     store.add_item("evil", "=cmd()", ["\t=1", "'=2"], {"x": 1})
     store.add_comparison("evil", "@ann", "a", seconds=-0.0)
@@ -273,7 +281,3 @@ def test_a_spreadsheet_finds_no_formula(store, other, tmp_path):
     cells = [cell for row in read_rows(tmp_path / "out.csv") for cell in row.values()]
     assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t") and not cell[1:2].isdigit()]  # fmt: skip
     there_and_back(store, other, tmp_path / "log.csv", "votes")
-
-
-def line(row):
-    return json.dumps(row) + "\n"

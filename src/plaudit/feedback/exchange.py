@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,13 @@ def import_feedback(
     try:
         kind = format_of(reading, form)
         reading.num_rows = 0
-        return _import(store, reading, kind)
+        done = _import(store, reading, kind)
     except UserError as error:
         if called is None:
             raise
         raise UserError(str(error).replace(str(source), called)) from None
+    said = str(source) if called is None else called
+    return replace(done, notes=tuple(note.replace(str(source), said) for note in done.notes))
 
 
 def import_comparisons(

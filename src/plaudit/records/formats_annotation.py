@@ -131,9 +131,12 @@ def _argilla_questions(row: Row) -> list[str]:
     return flat or listed
 
 
+_IMPORT = "take it in by `plaudit feedback import` and export it as preference, or "
+
+
 def _from_argilla(row: Row) -> str:
     return (
-        f"what was compared stands in the settings of its questions ({listed_names(_argilla_questions(row))}); write "
+        f"{_IMPORT}what was compared stands in the settings of its questions ({listed_names(_argilla_questions(row))}); write "
         "every response whose status is submitted as a row of prompt, chosen, rejected, rater"
     )
 
@@ -146,7 +149,7 @@ def _is_arena(row: Row) -> bool:
 
 def _from_arena(row: Row) -> str:
     return (
-        "write every battle that was won as a row of chosen and rejected, the winner's conversation "
+        f"{_IMPORT}write every battle that was won as a row of chosen and rejected, the winner's conversation "
         "and the other"
     )
 
@@ -159,7 +162,7 @@ def _is_oasst(row: Row) -> bool:
 
 
 def _from_oasst(row: Row) -> str:
-    return "write the replies to one message as rows of prompt, chosen, rejected by their rank (0 is best)"
+    return f"{_IMPORT}write the replies to one message as rows of prompt, chosen, rejected by their rank (0 is best)"
 
 
 def _is_summaries(row: Row) -> bool:
@@ -168,7 +171,7 @@ def _is_summaries(row: Row) -> bool:
 
 def _from_summaries(row: Row) -> str:
     return (
-        "write each as a row of prompt (the post, and what is asked), chosen (summaries[choice].text), "
+        f"{_IMPORT}write each as a row of prompt (the post, and what is asked), chosen (summaries[choice].text), "
         "rejected, and rater (worker)"
     )
 

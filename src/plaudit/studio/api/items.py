@@ -91,10 +91,20 @@ async def imports(
     _: Admin,
     format: Annotated[Ending, Query(description="the ending that the file's name has")] = "jsonl",
     rater: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
+    form: Annotated[
+        str | None, Query(max_length=40, description="what it is, where its columns do not say it")
+    ] = None,
 ) -> Response:
     """Reads a file of items or feedback, in our columns or a known format; again, it adds nothing."""
     async with _received(request, format) as path:
-        done = await run_in_threadpool(import_feedback, studio.store, path, rater=rater or "import")
+        done = await run_in_threadpool(
+            import_feedback,
+            studio.store,
+            path,
+            rater=rater or "import",
+            form=form,
+            called=f"the file.{format}",
+        )
     return Json(
         {
             "rows": done.num_rows,
