@@ -101,12 +101,12 @@ def test_nothing_moves_by_itself_for_who_wants_less_motion_and_no_vote_counts_be
             page.wait_for_function("kind => [...document.querySelectorAll('video, canvas')].every(one => kind === 'films' ? Math.abs(one.currentTime - 1 / 50) < 1e-3 : one.dataset.frame === '1')", arg=kind)  # fmt: skip
             page.keyboard.press(",")
             page.wait_for_function("() => [...document.querySelectorAll('video, canvas')].every(one => (one.currentTime ?? Number(one.dataset.frame)) === 0)")  # fmt: skip
-            if kind == "strips":
-                page.locator("canvas").first.focus()
-                page.keyboard.press(" ")
-                page.wait_for_function(
-                    "() => document.querySelector('canvas').dataset.frame === '15'"
-                )
+            page.locator(".answer video, .answer canvas").first.focus()
+            page.keyboard.press(" ")  # plays the one that has the focus
+            page.wait_for_function(
+                "() => { const one = document.querySelector('.answer video, .answer canvas');"
+                " return one.ended ?? one.dataset.frame === '15'; }"
+            )
             page.keyboard.press("r")  # restarts both
             page.wait_for_function(SEEN, arg=kind)
 

@@ -86,10 +86,13 @@ def _by_id(store: FeedbackStore, id_: int) -> Vote:
 def _without_entries(store: FeedbackStore, num_items: int) -> Iterator[tuple[Item, int]]:
     page = walk.PAGE
     for after in range(0, num_items, page):
+        last = min(after + page, num_items)
         with store.reading() as connection:
-            items = ask.items(connection, after=after, limit=min(page, num_items - after))
-            here = VoteRow.item_id.between(after + 1, after + page)
+            here = VoteRow.item_id.between(after + 1, last)
             judged = set(connection.scalars(select(VoteRow.item_id).where(here).distinct()))
+            if len(judged) == last - after:
+                continue
+            items = ask.items(connection, after=after, limit=last - after)
         for number, item in enumerate(items, start=after + 1):
             if number not in judged:
                 yield item, number

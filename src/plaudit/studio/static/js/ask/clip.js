@@ -32,6 +32,20 @@ export function clip(media) {
 const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /**
+ * A click plays or pauses, and so does Space where the clip has the focus.
+ * @param {HTMLElement} element
+ * @param {() => void} play
+ */
+function playedBy(element, play) {
+  element.addEventListener("click", play);
+  element.addEventListener("keydown", (event) => {
+    if (event.key !== " ") return;
+    event.preventDefault();
+    play();
+  });
+}
+
+/**
  * @param {string} src
  * @returns {Clip}
  */
@@ -47,8 +61,9 @@ function picture(src) {
  * @returns {Clip}
  */
 function film(src, fps) {
-  const element = h("video", { src, muted: true, playsinline: true, controls: true, tabindex: "0",
-    preload: "auto", autoplay: !isCalm(), "data-own-keys": true });
+  // Without the browser's controls: at the end they would lie on what is to be judged.
+  const element = h("video", { src, muted: true, playsinline: true, tabindex: "0", preload: "auto",
+    autoplay: !isCalm() });
   let seen = false;
   const notice = () => {
     seen = true;
@@ -56,10 +71,12 @@ function film(src, fps) {
   };
   element.addEventListener("ended", notice);
   const start = () => void element.play().catch(() => undefined); // the browser may forbid it
+  const play = () => (element.paused ? start() : element.pause());
+  playedBy(element, play);
   return {
     element,
     wasSeen: () => seen || element.error !== null, // one that cannot be shown holds nobody up
-    play: () => (element.paused ? start() : element.pause()),
+    play,
     restart: () => {
       element.currentTime = 0;
       start();
@@ -126,12 +143,7 @@ function strip(src, num, columns, fps) {
     if (playing) pause();
     else start();
   };
-  canvas.addEventListener("click", play);
-  canvas.addEventListener("keydown", (event) => {
-    if (event.key !== " ") return; // as a focused film does by itself
-    event.preventDefault();
-    play();
-  });
+  playedBy(canvas, play);
   return {
     element: canvas,
     wasSeen: () => seen || failed,
