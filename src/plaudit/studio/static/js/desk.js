@@ -82,7 +82,7 @@ export class Desk extends EventTarget {
   /** Fetch until enough are at hand. @returns {Promise<void>} */
   fill() {
     clearTimeout(this.timer);
-    if (this.offers.length > this.prefetch) return Promise.resolve();
+    if (this.offers.length > this.prefetch || this.idle === "ended") return Promise.resolve();
     this.filling ??= this.fetchMore().finally(() => {
       this.filling = null;
       if (!this.current && this.idle !== "ended") this.lookAgain();
@@ -97,31 +97,44 @@ export class Desk extends EventTarget {
 
   /** @returns {Promise<void>} */
   async fetchMore() {
-    const unsent = this.outbox.answered.size;
-    const wanted = this.prefetch + 1 + unsent + (await this.tabs.heldElsewhere());
+    const unsent = this.outbox.answered; // as of now: they may be saved before the answer is here
+    const wanted = this.prefetch + 1 + unsent.size + (await this.tabs.heldElsewhere());
     const hadNone = !this.current;
     try {
       const sent = await call("POST", "offers", { n: Math.min(MOST, wanted) });
-      await this.take(sent.offers);
+      await this.take(sent.offers, unsent);
+      if (this.outbox.failed) void this.outbox.hurry(); // the server is back
       this.idle = sent.open && !sent.offers.length ? "loading" : "none";
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.sentence = problem.message;
-      this.idle = problem.status === 401 ? "ended" : problem.passes ? "cut" : "refused";
+      if (problem.status === 401) return this.end();
+      this.idle = problem.passes ? "cut" : "refused";
     }
     if (this.current) this.looks = 0;
     if (hadNone) this.changed();
   }
 
-  /** @param {Offer[]} offers */
-  async take(offers) {
-    const answered = this.outbox.answered;
+  /**
+   * @param {Offer[]} offers
+   * @param {Set<string>} answered in the outbox when they were asked for
+   */
+  async take(offers, answered) {
+    const since = this.outbox.answered;
     for (const offer of offers) {
-      if (this.done.has(offer.key) || answered.has(offer.key)) continue;
+      if ([this.done, answered, since].some((keys) => keys.has(offer.key))) continue;
       if (this.offers.some((one) => one.key === offer.key)) continue;
       if (!(await this.tabs.claim(offer.key))) continue;
       if (!this.done.has(offer.key)) this.offers.push(offer);
     }
+  }
+
+  /** The session has ended: what was at hand belongs to whoever enters next. */
+  end() {
+    this.idle = "ended";
+    for (const { key } of this.offers) this.tabs.drop(key);
+    this.offers = [];
+    this.changed();
   }
 
   changed() {
@@ -133,6 +146,8 @@ export class Desk extends EventTarget {
     addEventListener("pagehide", () => this.release(this.offers.slice(1)));
     addEventListener("pageshow", (event) => event.persisted && location.reload());
     addEventListener("online", () => this.fill());
+    this.outbox.addEventListener("ended", () => this.end());
+    this.outbox.addEventListener("saved", () => this.current || this.fill());
     document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
   }
 

@@ -133,7 +133,10 @@ export class Outbox extends EventTarget {
         this.asked = 0;
       } catch (problem) {
         if (!(problem instanceof Problem)) throw problem;
-        if (problem.status === 401) this.hasEnded = true;
+        if (problem.status === 401) {
+          this.hasEnded = true;
+          this.dispatchEvent(new Event("ended"));
+        }
         if (UNREADABLE.has(problem.status) && batch[0]) {
           if (batch.length === 1) await this.putAside(batch[0], problem.message);
           batch = this.waiting.slice(0, 1); // one of several is unreadable: find it

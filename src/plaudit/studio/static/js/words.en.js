@@ -80,7 +80,7 @@ export const words = {
   "compare.far": "far",
   "compare.watch": "Watch both clips once before you decide.",
   "score.low": "bad",
-  "score.high": "excellent",
+  "score.high": "great",
   "score.slider": "Finer: from 0 to 1",
   "score.give": "Give {n}",
   "score.save": "Save {score}",

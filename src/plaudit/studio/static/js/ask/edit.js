@@ -43,7 +43,7 @@ export function edit(desk) {
   return {
     body: h("div", { class: "stack" }, which.length > 1 && h("div", { class: "row" }, which),
       h("div", { class: "card" }, element), changes),
-    choices: h("div", { class: "choices" }, keyButton(t("say.save"), "Ctrl ↵", save, { class: "primary" })),
+    choices: h("div", { class: "choices one" }, keyButton(t("say.save"), "Ctrl ↵", save, { class: "primary" })),
     focus: field,
     act: (action) => {
       if (action !== "diff") return false;

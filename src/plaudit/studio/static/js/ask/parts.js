@@ -57,8 +57,9 @@ export function keyButton(text, hint, act, props = {}) {
  */
 export function promptCard(offer) {
   if (!offer.prompt.plain.trim()) return false;
-  return h("section", { class: "card prompt", "aria-labelledby": "prompt-label" },
-    h("span", { class: "label", id: "prompt-label" }, t("work.prompt")), shown(offer.prompt));
+  const name = t("work.prompt");
+  return h("section", { class: "card prompt", "aria-label": name },
+    !offer.prompt.messages && h("span", { class: "label" }, name), shown(offer.prompt));
 }
 
 /**

@@ -62,7 +62,7 @@ export function rank(desk) {
   return {
     body: h("div", { class: "stack" }, h("p", { class: "soft small" }, t("rank.hint")),
       answers(parts.map((part) => part.card))),
-    choices: h("div", { class: "choices" },
+    choices: h("div", { class: "choices one" },
       keyButton(t("rank.clear"), "", clear),
       keyButton(t("rank.done"), "↵", done, { class: places.includes(null) ? null : "primary" })),
     focus: parts[state.at]?.card,

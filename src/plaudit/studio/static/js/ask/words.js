@@ -29,11 +29,11 @@ export function words(desk) {
     parts.map((_, i) => h("option", { value: String(i), selected: state.about === i },
       t("work.answer", { letter: letter(i) }))));
   return {
-    body: h("div", { class: "stack" }, answers(parts.map((part) => part.card)),
+    body: h("div", { class: "stack beside" }, answers(parts.map((part) => part.card)),
       h("div", { class: "card stack" },
         num > 1 && h("div", { class: "row" }, h("label", { for: "about" }, t("words.about")), about),
         element)),
-    choices: h("div", { class: "choices" }, keyButton(t("say.save"), "Ctrl ↵", save, { class: "primary" })),
+    choices: h("div", { class: "choices one" }, keyButton(t("say.save"), "Ctrl ↵", save, { class: "primary" })),
     focus: field,
     clips: parts.flatMap((part) => part.clip ?? []),
   };
