@@ -166,7 +166,7 @@ def test_a_film_goes_beside_the_report(plaudit, folder):
         (["crat"], "no run at runs/crat (did you mean 'cart'?)"),
         (["agent", "--best"], "agent is a saved agent, which is one: --best is for runs"),
         (["agent", "--episodes", "0"], "--episodes 0: at least one is needed"),
-        (["agent", "--video", "film.avi"], "video file film.avi must end in .mp4 or .gif"),
+        (["agent", "--video", "film.avi"], "video file film.avi must end in .mp4, .webm or .gif"),
         (["runs/other"], "the run runs/other is not of an agent"),
         (["runs/fresh"], "the run runs/fresh holds no last checkpoint yet"),
     ],
