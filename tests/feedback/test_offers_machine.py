@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from oracles.offers_model import ANSWER_OF, Model, ModelOffer, ModelVote
+from plaudit.feedback import drawing
 from plaudit.feedback.choice import REPEAT_AFTER
 from plaudit.feedback.drawing import MOST_HELD
 from plaudit.feedback.offered import OfferVote
@@ -53,8 +54,10 @@ class Desk(RuleBasedStateMachine):
         policy=st.sampled_from(["uniform", "waiting"]),
         num=st.integers(0, 12),
         seed=st.integers(0, 99),
+        few=st.sampled_from([0, 0, 200]),
     )
-    def open(self, overlap, policy, num, seed):
+    def open(self, overlap, policy, num, seed, few):
+        drawing.FEW = few  # above so many open items, those who ask at once are served together
         self.store = FeedbackStore(self.where)
         self.store.offers.generator = random.Random(seed)
         self.store.offers.configure(
@@ -69,6 +72,7 @@ class Desk(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "store"):
+            drawing.FEW = 200
             try:
                 assert_kept_as_rebuilt(self.store, now=self.model.now)
             finally:
@@ -117,15 +121,37 @@ class Desk(RuleBasedStateMachine):
         else:
             (offer,) = offers
             assert (offer.policy, offer.item_key in tail) == ("tail", True)
-        for offer in repeats:
-            self.check_repeat(who, offer, offers)
-        turn = model.turn(who)
+        self.note(who, offers)
+
+    @rule(draws=st.lists(st.tuples(person, st.integers(1, 6)), min_size=2, max_size=5))
+    def draw_at_once(self, draws):
+        """As several threads do: nobody gets what is closed, or less than there is."""
+        model, now = self.model, self.model.now
+        before = {who: model.open_to(who) for who in PEOPLE}
+        with self.store.batch(), self.store.reading() as connection:
+            asked = [drawing.Draw(who, num, "auto", now) for who, num in draws]
+            served = self.store.offers._desk.serve(connection, asked)
+        for (who, _), offers in zip(draws, served, strict=True):
+            work = {o.item_key for o in offers if o.purpose == "work" and o.policy != "tail"}
+            assert work <= before[who]
+            assert all(not model.touches(who, item) for item in work)
+            assert all(len(model.takers(item)) < model.overlap for item in work)
+            self.note(who, offers)
+        for (who, num), offers in zip(draws, served, strict=True):
+            if who not in model.paused and len(model.mine(who)) < MOST_HELD:
+                assert len(offers) == num or not model.open_to(who) or not before[who]
+
+    def note(self, who, offers):
+        model, turn = self.model, self.model.turn(who)
+        for offer in offers:
+            if offer.purpose == "repeat":
+                self.check_repeat(who, offer, offers)
         for k, offer in enumerate(offers, 1):
-            assert offer.made == now
-            assert offer.expires == now + LEASE
+            assert offer.made == model.now
+            assert offer.expires == model.now + LEASE
             model.offers[offer.key] = ModelOffer(
                 offer.key, who, offer.item_key, offer.ask, offer.purpose, offer.policy,
-                offer.shown, turn + k, now, LEASE, offer.expires,
+                offer.shown, turn + k, model.now, LEASE, offer.expires,
             )  # fmt: skip
 
     def check_repeat(self, who, offer, offers):
@@ -286,7 +312,8 @@ class Desk(RuleBasedStateMachine):
             assert offers.waiting(who, now=model.now) == something
 
 
-SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+# a failing run is read from its acts as it is: to shrink one takes minutes
+SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.generate]}
 
 
 def test_any_order_of_acts_on_sqlite():

@@ -10,13 +10,15 @@ one that waited longest is given with 1 - u + u/eligible, the others with u/elig
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Integer, bindparam, exists, func, select
 
-from plaudit.feedback.answered import MANY
+from plaudit.feedback.answered import MANY, chunks
 from plaudit.feedback.derived_tables import AnswerRow, LeaseRow, OpenItemRow
+from plaudit.feedback.pool import states
 from plaudit.feedback.tables import OfferRow
 
 POLICIES = ("uniform", "waiting")
@@ -24,7 +26,7 @@ REPEAT_AFTER = 20
 """A repeat comes at least so many offers after the first."""
 _REPEAT_WITHIN = 2_000
 """And of an offer among so many of the latest."""
-_FEW = 200
+FEW = 200
 """So few open items are all read rather than tried one after another."""
 _ROUNDS = 12
 
@@ -35,6 +37,7 @@ _SAID = select(AnswerRow.item_id).where(
     AnswerRow.item_id == OpenItemRow.item_id, AnswerRow.annotator_id == bindparam("who")
 )
 _OPEN = select(OpenItemRow.spot, OpenItemRow.item_id).where(~exists(_HELD), ~exists(_SAID))
+_BLINDLY = select(OpenItemRow.spot, OpenItemRow.item_id).where(OpenItemRow.spot.in_(MANY))
 _AT = _OPEN.where(OpenItemRow.spot.in_(MANY))
 _FIRST = _OPEN.order_by(OpenItemRow.since, OpenItemRow.spot).limit(
     bindparam("limit", type_=Integer)
@@ -145,6 +148,61 @@ def choose_work(
     return chosen
 
 
+@dataclass(frozen=True)
+class Wish:
+    """Somebody wants `num` items; of the open ones they hold or answered `num_blocked`."""
+
+    who: int
+    num: int
+    num_blocked: int
+
+
+def choose_together(
+    connection: Connection,
+    wishes: Sequence[Wish],
+    *,
+    num_open: int,
+    overlap: int,
+    generator: random.Random,
+) -> list[list[Choice]]:
+    """Uniform work for many people, one after another, with a few statements for all of them.
+
+    Where too few of the blind tries pass, somebody gets less than they wish.
+    """
+    tries = [
+        generator.sample(range(1, num_open + 1), min(num_open, 2 * wish.num + 6)) for wish in wishes
+    ]
+    item_at: dict[int, int] = {}
+    for chunk in chunks(spot for some in tries for spot in some):
+        rows = connection.execute(_BLINDLY, {"many": chunk})
+        item_at |= {row.spot: row.item_id for row in rows}
+    now = states(connection, item_at.values())
+    left = num_open
+    blocked = {wish.who: wish.num_blocked for wish in wishes}
+    chosen: list[list[Choice]] = []
+    for wish, spots in zip(wishes, tries, strict=True):
+        mine: list[Choice] = []
+        for spot in spots:
+            item = item_at[spot]
+            state = now[item]
+            if len(state.takers) >= overlap or wish.who in state.blocked:
+                continue
+            if len(mine) == wish.num:
+                break
+            eligible = left - blocked[wish.who]
+            mine.append(Choice(item, "work", "uniform", 1 / eligible, eligible))
+            state.takers.add(wish.who)
+            if len(state.takers) < overlap:
+                blocked[wish.who] += 1
+            else:
+                left -= 1
+                for other in state.blocked & blocked.keys():
+                    blocked[other] -= 1
+            state.blocked.add(wish.who)
+        chosen.append(mine)
+    return chosen
+
+
 def _uniform(
     connection: Connection,
     who: int,
@@ -158,7 +216,7 @@ def _uniform(
     The order of the tries is random, so whichever come first of those that pass are as well.
     """
     found: dict[int, None] = {}
-    if num_open > _FEW:
+    if num_open > FEW:
         for _ in range(_ROUNDS):
             size = min(num_open, 2 * num + 4)
             spots = generator.sample(range(1, num_open + 1), size)

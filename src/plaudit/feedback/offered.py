@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, ScalarSelect, insert, select, update
 
 from plaudit.feedback.choice import POLICIES
 from plaudit.feedback.entries import Segment
@@ -105,9 +105,19 @@ class Undone:
     offer: Offer | None
 
 
-def read_settings(connection: Connection) -> OfferSettings:
-    value = connection.scalar(_SETTINGS)
+def settings_value() -> ScalarSelect[Any]:
+    """The settings as they are kept, for a larger query; `settings_of` reads them."""
+    return _SETTINGS.scalar_subquery()
+
+
+def settings_of(value: Any) -> OfferSettings:
+    """Settings that are kept, or those that hold where none are."""
     return OfferSettings() if value is None else OfferSettings(**value)
+
+
+def read_settings(connection: Connection) -> OfferSettings:
+    """How work is given out."""
+    return settings_of(connection.scalar(_SETTINGS))
 
 
 def check_settings(settings: OfferSettings) -> None:

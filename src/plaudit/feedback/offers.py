@@ -23,8 +23,8 @@ from plaudit.feedback.answering import take_answers, undo_one
 from plaudit.feedback.choice import is_unfinished
 from plaudit.feedback.derived_tables import LeaseRow
 from plaudit.feedback.drawing import (
+    Desk,
     Draw,
-    draw_offers,
     last_item,
     offer_of,
     person,
@@ -71,7 +71,16 @@ class Offers:
         self._log = log
         self._group = GroupCommit(log.turn, log.batch, self._work)
         self._today: tuple[float, int] = (0.0, 0)
-        self.generator = random.Random()
+        self._desk = Desk(random.Random())
+
+    @property
+    def generator(self) -> random.Random:
+        """What chooses."""
+        return self._desk.generator
+
+    @generator.setter
+    def generator(self, generator: random.Random) -> None:
+        self._desk.generator = generator
 
     # --- settings --------------------------------------------------------------------------
 
@@ -229,7 +238,7 @@ class Offers:
         return job.result
 
     def _work(self, jobs: Sequence[Job]) -> None:
-        """All answers at once, then each draw."""
+        """All answers, then all draws."""
         with self._log.reading() as connection:
             answers = [job for job in jobs if isinstance(job.what, Answers)]
             if answers:
@@ -238,12 +247,14 @@ class Offers:
                 results = take_answers(self._log, connection, [job.what for job in answers])
                 for job, result in zip(answers, results, strict=True):
                     job.result = result
-            for job in jobs:
-                if isinstance(job.what, Draw):
-                    try:
-                        job.result = draw_offers(connection, job.what, self.generator)
-                    except UserError as error:  # raised before anything was written
-                        job.error = error
+            draws = [job for job in jobs if isinstance(job.what, Draw)]
+            if draws:
+                served = self._desk.serve(connection, [job.what for job in draws])
+                for job, one in zip(draws, served, strict=True):
+                    if isinstance(one, UserError):
+                        job.error = one
+                    else:
+                        job.result = one
 
 
 def _now(now: float | None) -> float:

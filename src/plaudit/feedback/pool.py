@@ -130,31 +130,46 @@ def states(connection: Connection, items: Iterable[int]) -> dict[int, State]:
 @contextmanager
 def changing(
     connection: Connection, pool: Pool, items: Iterable[int], *, now: float
-) -> Iterator[dict[int, State]]:
+) -> Iterator[None]:
     """Leases and answers of these items change inside; open items and counts follow."""
     known = [item for item in dict.fromkeys(items) if item <= pool.through]
     before = states(connection, known)
-    yield before
-    after = states(connection, known)
+    yield
+    settle(connection, pool, before, states(connection, known), now=now)
+
+
+def settle(
+    connection: Connection,
+    pool: Pool,
+    before: Mapping[int, State],
+    after: Mapping[int, State],
+    *,
+    now: float,
+) -> None:
+    """Bring open items and counts from what was `before` to what is now."""
     blocked: Counter[int] = Counter()
     opened, closed = [], []
-    for item in known:
-        was, is_ = before[item], after[item]
+    num_done = pool.num_done
+    for item, was in before.items():
+        is_ = after[item]
         was_open, is_open = len(was.takers) < pool.overlap, len(is_.takers) < pool.overlap
-        pool.num_done += len(is_.answerers) >= pool.overlap
-        pool.num_done -= len(was.answerers) >= pool.overlap
+        num_done += len(is_.answerers) >= pool.overlap
+        num_done -= len(was.answerers) >= pool.overlap
         if was_open:
             blocked.subtract(was.blocked)
         if is_open:
             blocked.update(is_.blocked)
-        if was_open and (not is_open or is_.blocked - was.blocked):
-            closed.append(item)  # to the end of the queue, where it stays open
-        if is_open and (not was_open or is_.blocked - was.blocked):
+        to_the_end = is_.blocked - was.blocked  # where it stays open, it waits anew
+        if was_open and (not is_open or to_the_end):
+            closed.append(item)
+        if is_open and (not was_open or to_the_end):
             opened.append(item)
     close_items(connection, closed)
     open_items(connection, opened, now)
     _block(connection, blocked)
-    remember(connection, pool)
+    if num_done != pool.num_done:
+        pool.num_done = num_done
+        remember(connection, pool)
 
 
 def remember(connection: Connection, pool: Pool) -> None:
@@ -216,11 +231,12 @@ def lease_row(offer: Any, expires: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sweep(connection: Connection, pool: Pool, now: float) -> None:
-    """End the leases that have expired."""
+def sweep(connection: Connection, pool: Pool, now: float) -> bool:
+    """End the leases that have expired; says whether there were any."""
     expired = connection.execute(_EXPIRED, {"now": now}).all()
     if expired:
         end_leases(connection, pool, {row.offer_id: row.item_id for row in expired}, now)
+    return bool(expired)
 
 
 def end_leases(connection: Connection, pool: Pool, item_of: Mapping[int, int], now: float) -> None:
