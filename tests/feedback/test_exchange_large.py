@@ -77,12 +77,12 @@ def test_an_export_is_what_was_there_when_it_began(tmp_path, monkeypatch):
     """Votes that come in meanwhile are not in it, and nobody waits for it."""
     monkeypatch.setattr(walk, "PAGE", 10)
     with FeedbackStore(tmp_path / "s.sqlite") as store:
-        fill(store, 30)
+        fill(store, 25)
         lines = export_lines(store, "votes")
         first = next(lines)
         store.add_comparison("i3", "late", "a", key="late")
         rows = [json.loads(line) for line in (first, *lines)]
-    assert [row["vote_key"] for row in rows] == [f"v{n}" for n in range(30)]
+    assert [row["vote_key"] for row in rows] == [f"v{n}" for n in range(25)]
 
 
 def test_lines_may_be_made_by_changing_threads(tmp_path, monkeypatch):
@@ -111,6 +111,29 @@ def test_a_line_that_is_wrong_at_the_end_keeps_nothing(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="line 100: no column 'rejected'"):
             import_feedback(store, path)
         assert store.size() == (0, 0)
+
+
+def test_what_the_store_would_refuse_is_refused_before_anything_is_kept(tmp_path, monkeypatch):
+    """An item without a prompt at the end of the file, and one that is there with other content."""
+    monkeypatch.setattr(exchange, "SLICE", 2)
+    path = tmp_path / "items.jsonl"
+    good = [{"key": f"k{n}", "prompt": "p", "completions": ["a", "b"]} for n in range(5)]
+    with FeedbackStore(tmp_path / "s.sqlite") as store:
+        for last, says in (
+            ({"key": "k9", "prompt": " ", "completions": ["a"]}, "line 6: item 'k9': the prompt is empty"),
+            ({"key": "k8", "prompt": "q", "completions": []}, "line 6: item 'k8' has no segments"),
+        ):  # fmt: skip
+            path.write_text("".join(json.dumps(row) + "\n" for row in [*good, last]))
+            with pytest.raises(UserError, match=says):
+                import_feedback(store, path)
+            assert store.size() == (0, 0)
+        store.add_item("k4", "another prompt", ["a", "b"])
+        path.write_text("".join(json.dumps(row) + "\n" for row in good))
+        with pytest.raises(
+            UserError, match="line 5: item 'k4' is already there with other content"
+        ):
+            import_feedback(store, path)
+        assert store.size() == (1, 0)
 
 
 def test_what_was_kept_of_an_import_that_fails_is_said_and_goes_on(tmp_path, monkeypatch):
@@ -215,7 +238,7 @@ def logs(draw):
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 @settings(
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
     phases=NO_SHRINKING,
@@ -237,7 +260,7 @@ def test_any_log_comes_back_the_same(tmp_path, ending, made):
 
 
 @settings(
-    max_examples=15,
+    max_examples=8,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
     phases=NO_SHRINKING,
