@@ -28,6 +28,7 @@ def searched(tmp_path, role: str, examples: int, phases: str) -> None:
         with running(store) as up:
             up.studio.rates.votes.rate = up.studio.rates.offers.rate = 1e6
             up.studio.rates.joins.rate = 1e6
+            up.studio.jobs.room = 0  # a job that is asked for is refused, not started
             token = up.bearer("schema", role)
             store.people.add("somebody")
             command = [

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     if not 0 <= words.port <= 65535:
         raise UserError(f"--port is {words.port}, expected 0 (any that is free) to 65535")
     public = None if words.public is None else checked_public(words.public)
-    where = words.store or _store_of_last_run() or STORE
+    where = words.store or _store_of_run(words.run) or STORE
     _check_reach(words, public)
     with contextlib.closing(listen(words.host, words.port)) as listener, _opened(where) as store:
         if words.file is not None:
@@ -60,7 +60,9 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("plaudit studio", description=__doc__)
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--run", metavar="RUN", help="the store of this run, by name or folder")
+    place.add_argument(
         "--store",
         help=f"SQLite file or database URL (default: that of the last run below runs/, else {STORE})",
     )
@@ -137,10 +139,15 @@ def _check_accounts(store: FeedbackStore, words: argparse.Namespace) -> None:
         )
 
 
-def _store_of_last_run() -> str | Path | None:
-    """Where the run that was begun last keeps its feedback; None where there is none."""
-    from plaudit.records.runs import RUNS
+def _store_of_run(name: str | None) -> str | Path | None:
+    """Where a run keeps its feedback: the one named, or the one that was begun last, if any."""
+    from plaudit.records.runs import RUNS, RunFolder
 
+    if name is not None:
+        found = _store_of(RunFolder.open(name).path)
+        if found is None:
+            raise UserError(f"the run {name} keeps no feedback (yet)")
+        return found
     folders = [path.parent for path in RUNS.glob("*/config.yaml")]
     for folder in sorted(folders, key=lambda f: (f / "config.yaml").stat().st_mtime, reverse=True):
         if (found := _store_of(folder)) is not None:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from plaudit import __version__
 from plaudit.feedback.store import FeedbackStore
 from plaudit.studio import pages
-from plaudit.studio.api import exports, items, join, media, people, work
+from plaudit.studio.api import exports, items, join, media, people, quality, rewards, runs, work
 from plaudit.studio.bodies import Patience
 from plaudit.studio.problems import DOCUMENTED, handle_problems
 from plaudit.studio.security import Door
@@ -16,7 +16,9 @@ from plaudit.studio.sessions import Studio, kept_settings
 from plaudit.studio.settings import Serving, StudioSettings
 from plaudit.studio.wire import VALUES
 
-ROUTERS = (join.router, work.router, people.router, items.router, exports.router, media.router)
+ROUTERS = tuple(
+    part.router for part in (join, work, people, items, exports, media, quality, runs, rewards)
+)
 """The parts of the API; each adds what it answers below /api/v1."""
 
 

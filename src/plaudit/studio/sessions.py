@@ -18,8 +18,10 @@ from plaudit.feedback.kept import keep_setting, orders_shown, setting
 from plaudit.feedback.offered import Offer
 from plaudit.feedback.people import Annotator
 from plaudit.feedback.store import FeedbackStore
+from plaudit.studio.launching import Launcher
 from plaudit.studio.limits import Rates
 from plaudit.studio.problems import Refused
+from plaudit.studio.run_views import RunViews
 from plaudit.studio.settings import Serving, StudioSettings
 
 OF_OFFERS = ("overlap", "repeat_share", "uniform_share", "lease_seconds")
@@ -94,8 +96,11 @@ class Studio:
     """Whom which film was offered to, by name and digest; what is not here is looked up."""
     sessions: Sessions = field(init=False)
     orders: Orders = field(init=False)
+    views: RunViews = field(init=False)
+    jobs: Launcher = field(init=False)
 
     def __post_init__(self) -> None:
+        self.views, self.jobs = RunViews(self.serving.runs), Launcher(self.serving.runs)
         self.sessions, self.orders = Sessions(self.store), Orders(self.store)
 
     def change(self, wanted: StudioSettings) -> None:
