@@ -15,16 +15,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from plaudit.records.errors import UserError
-from plaudit.records.runs import RunFolder
 from plaudit.studio.following import News, Place, news
 from plaudit.studio.run_views import RunViews
+
+if TYPE_CHECKING:
+    from plaudit.records.runs import RunFolder
 
 HEARTBEAT = 15.0
 LOOK_EVERY = 0.5

@@ -16,14 +16,16 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from plaudit.feedback import questions as ask
 from plaudit.feedback.exchange import export_feedback
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError, command, nearest
-from plaudit.records.runs import RUNS, RunFolder, named_path
 from plaudit.studio.run_views import process_of
+
+if TYPE_CHECKING:
+    from plaudit.records.runs import RunFolder
 
 JOBS = ("reward", "rlhf", "ppo", "grpo", "rloo", "reinforce_pp", "online_dpo", "best_of_n", "dpo")
 """What a page may start."""
@@ -124,9 +126,7 @@ class Launcher:
                 )
             file = self.runs / HIDDEN / f"{chosen}.votes.jsonl"
             words = [f"--{LEARN_FROM_VOTES[job]}={file}", *words]
-        place = ["--name", chosen]
-        if self.runs != RUNS:
-            place = ["--out", str(self.runs / chosen)]
+        place = ["--name", chosen] if self._is_usual else ["--out", str(self.runs / chosen)]
         return Plan(chosen, job, ["run", job, *place, *words], votes, file)
 
     def start(self, plan: Plan) -> None:
@@ -144,7 +144,7 @@ class Launcher:
     def resume(self, run: RunFolder, job: str) -> Plan:
         """Goes on with a stopped run."""
         name = run.path.name
-        target = name if self.runs == RUNS else str(run.path)
+        target = name if self._is_usual else str(run.path)
         plan = Plan(name, job, ["run", "--resume", target])
         with self._lock:
             self._check_room()
@@ -171,6 +171,13 @@ class Launcher:
         with self._lock:
             return list(self._started.values())
 
+    @property
+    def _is_usual(self) -> bool:
+        """Whether the runs are where the command line keeps them."""
+        from plaudit.records.runs import RUNS
+
+        return self.runs == RUNS
+
     def _check_room(self) -> None:
         busy = [one.name for one in self._started.values() if one.process.poll() is None]
         if len(busy) >= self.room:
@@ -182,6 +189,8 @@ class Launcher:
         taken |= {one.name for one in self._started.values() if one.process.poll() is None}
         if name is None:
             return next(f"{job}-{k}" for k in range(1, len(taken) + 2) if f"{job}-{k}" not in taken)
+        from plaudit.records.runs import named_path
+
         named_path(name)
         if name in taken:
             raise UserError(f"there is a run {name!r} already: choose another name")

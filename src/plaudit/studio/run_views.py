@@ -7,12 +7,14 @@ import threading
 from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plaudit.records.errors import UserError, nearest
 from plaudit.records.files import read_json
-from plaudit.records.runs import RunFolder
 from plaudit.studio.following import Log, Row
+
+if TYPE_CHECKING:
+    from plaudit.records.runs import RunFolder
 
 MOST_LOGS = 32
 """Logs that are kept read, of the runs looked at last."""
@@ -35,7 +37,7 @@ class RunViews:
         names = self.names()
         if name not in names:
             raise UserError(f"there is no run {name!r}{nearest(name, names)}")
-        return RunFolder(self.folder / name)
+        return _folder(self.folder / name)
 
     def names(self) -> list[str]:
         """Every run of the folder, the latest first."""
@@ -44,7 +46,7 @@ class RunViews:
 
     def briefs(self) -> list[dict[str, Any]]:
         """What a row of the list says of every run."""
-        return [self.brief(RunFolder(self.folder / name)) for name in self.names()]
+        return [self.brief(_folder(self.folder / name)) for name in self.names()]
 
     def brief(self, run: RunFolder) -> dict[str, Any]:
         """Name, job, state and where it is."""
@@ -153,6 +155,12 @@ class RunViews:
             {"name": name, "done": told is not None, "seconds": (told or {}).get("seconds")}
             for name, told in done.items()
         ]
+
+
+def _folder(path: Path) -> RunFolder:
+    from plaudit.records.runs import RunFolder  # with numpy, which a page of votes needs not
+
+    return RunFolder(path)
 
 
 def state_of(run: RunFolder) -> str:

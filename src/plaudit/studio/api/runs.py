@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from plaudit.records.errors import UserError
-from plaudit.records.runs import RunFolder
 from plaudit.studio.events import EventStream, run_events
 from plaudit.studio.following import Place
 from plaudit.studio.launching import JOBS, LEARN_FROM_VOTES, Plan, num_preferences
 from plaudit.studio.problems import Json, Refused
 from plaudit.studio.sessions import Admin, Here, Studio, Viewer
 from plaudit.studio.wire import Strict
+
+if TYPE_CHECKING:
+    from plaudit.records.runs import RunFolder
 
 router = APIRouter(tags=["runs"])
 

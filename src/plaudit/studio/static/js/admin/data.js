@@ -15,7 +15,7 @@ import { field } from "./parts.js";
  *   segments: {text: Text, kind: string, model: string | null}[]}} Item
  */
 
-const FORMS = ["preference", "votes", "unpaired", "scores", "rankings", "sft"];
+const FORMS = ["preference", "votes", "unpaired", "scores", "rankings", "edits", "sft", "items"];
 const ENDINGS = /\.((?:jsonl|json|csv|tsv)(?:\.gz)?|parquet)$/i;
 const PAGE = 20;
 

@@ -52,8 +52,12 @@ export const words = {
   "data.form.scores.what": "prompt, answer, score",
   "data.form.rankings": "Rankings",
   "data.form.rankings.what": "prompt, answers, order",
-  "data.form.sft": "Corrections",
+  "data.form.edits": "Corrections",
+  "data.form.edits.what": "prompt, chosen, rejected: what somebody wrote over what stood there",
+  "data.form.sft": "Demonstrations",
   "data.form.sft.what": "prompt, completion: for fine-tuning",
+  "data.form.items": "Items",
+  "data.form.items.what": "prompt, completions: what is asked about, without votes",
   "data.items": "What is asked about",
   "data.no_items": "There are no items yet. Import a file, or let a run ask people.",
 

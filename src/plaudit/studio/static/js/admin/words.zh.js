@@ -52,8 +52,12 @@ export const words = {
   "data.form.scores.what": "prompt、answer、score",
   "data.form.rankings": "排序",
   "data.form.rankings.what": "prompt、各回答、次序",
-  "data.form.sft": "修改稿",
+  "data.form.edits": "修改稿",
+  "data.form.edits.what": "prompt、chosen、rejected：改后与原来的文字",
+  "data.form.sft": "示范",
   "data.form.sft.what": "prompt、completion：用于微调",
+  "data.form.items": "条目",
+  "data.form.items.what": "prompt、completions：被询问的内容，不含投票",
   "data.items": "被询问的内容",
   "data.no_items": "尚无条目。请导入文件，或让一次运行来询问。",
 
