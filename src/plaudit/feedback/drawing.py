@@ -180,7 +180,7 @@ class Desk:
         context = _context(connection, now)
         served, results = _who_is_served(connection, draws)
         if context.settings.policy == "uniform" and context.num_open > FEW:
-            together = list({id(one.person): one for one in served}.values())
+            together = list({id(one.person): one for one in reversed(served)}.values())
             self._choose_together(connection, context, together)
             self._give(connection, context, together)
         for one in served:

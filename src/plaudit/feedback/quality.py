@@ -8,6 +8,7 @@ they are hard, or easy, make raters look worse, or better, than they are. Where 
 from __future__ import annotations
 
 import statistics
+import time as clock
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ TOO_FEW = "too few votes"
 RECENT = 500
 """Of a person: the latest votes of which the median time is taken, and the latest repeats."""
 MOST_ITEMS = 1000
+REST = 20.0
+"""Agreement is worked out anew at the earliest after so many times as long as it took."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,13 @@ class Quality:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._kept: _Kept | None = None
 
     def per_person(self) -> list[PersonFigures]:
         """Everybody, in the order in which they were added."""
         with self._log.reading() as connection:
             people = connection.execute(select(AnnotatorRow.__table__).order_by(AnnotatorRow.id))
-            others = _compared(connection).with_others()
+            others = self._sums(connection).compared.with_others()
             return [_of_person(connection, row, others) for row in people.all()]
 
     def per_item(self, after: int = 0, limit: int = 100) -> list[ItemFigures]:
@@ -193,9 +197,8 @@ class Quality:
     def agreement(self) -> Agreement:
         """How far people agree beyond chance, on the items chosen uniformly."""
         with self._log.reading() as connection:
-            compared, scored = _compared(connection), _scored(connection)
-            overlap = read_settings(connection).overlap
-            surplus = _surplus(connection, overlap)
+            sums = self._sums(connection)
+        compared, scored, surplus, overlap = sums.compared, sums.scored, sums.surplus, sums.overlap
         wanted: dict[str, tuple[int, Callable[[], float]]] = {
             "percent": (compared.num_ratings, compared.percent),
             "cohen": (compared.num_ratings, compared.cohen),
@@ -217,6 +220,31 @@ class Quality:
         num_units = compared.num_units + scored.num_units
         num_votes = compared.num_ratings + scored.num_ratings
         return Agreement(values, reasons, num_units, num_votes, surplus, overlap)
+
+    def _sums(self, connection: Connection) -> _Kept:
+        """What is read from all votes: kept while there are no new ones, or it is young."""
+        overlap = read_settings(connection).overlap
+        last, begin = ask.last_id(connection, VoteRow), clock.monotonic()
+        kept = self._kept
+        if kept is None or kept.overlap != overlap or (kept.last != last and begin >= kept.until):
+            compared, scored = _compared(connection), _scored(connection)
+            surplus = _surplus(connection, overlap)
+            end = clock.monotonic()
+            kept = _Kept(last, end + REST * (end - begin), compared, scored, surplus, overlap)
+            self._kept = kept
+        return kept
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the votes up to `last` say, good enough until then."""
+
+    last: int
+    until: float
+    compared: CategorySums
+    scored: NumberSums
+    surplus: int
+    overlap: int
 
 
 def _units(connection: Connection, kind: str, rating: str) -> Iterator[dict[str, Any]]:
