@@ -8,6 +8,7 @@ from plaudit.feedback.media import Media
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
 from plaudit.studio.clips import add_clips
+from studio.test_command import enter, studio, until_link_of
 
 
 @pytest.fixture
@@ -48,3 +49,17 @@ def test_a_world_that_draws_nothing_or_is_not_there(store):
     with pytest.raises(UserError, match="CartPole"):
         add_clips(store, "CartPol-v1", num=1)
     assert store.size() == (0, 0)
+
+
+def test_the_command_makes_them_and_opens(tmp_path):
+    pytest.importorskip("pygame")
+    words = ["--store", "f.sqlite", "--clips", "CartPole-v1", "--num-clips", "1"]
+    with studio(tmp_path, *words, "--clip-seconds", "0.1") as process:
+        lines, address, token = until_link_of(process, "admin")
+        assert lines[0] == "1 new pairs of clips of CartPole-v1, 5 steps each\n"
+        with enter(address, token) as admin:
+            [offer] = admin.post("/api/v1/offers", json={"n": 1}).json()["offers"]
+            for segment in offer["segments"]:
+                film = admin.get(f"/api/v1/media/{segment['media']['digest']}")
+                assert film.status_code == 200
+                assert film.content[:4] == b"\x1aE\xdf\xa3"
