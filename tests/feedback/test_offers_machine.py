@@ -106,7 +106,7 @@ class Desk(RuleBasedStateMachine):
         repeats = [o for o in offers if o.purpose == "repeat"]
         if who in model.paused:
             assert offers == []
-        elif may and room:
+        elif may and room > 0:
             assert len(offers) == min(room, len(may) + len(repeats))
             assert {o.item_key for o in work} <= may
             assert len({o.item_key for o in offers}) == len(offers)
@@ -156,12 +156,14 @@ class Desk(RuleBasedStateMachine):
 
     def check_repeat(self, who, offer, offers):
         """The person's own answer, of at least twenty offers ago, in the opposite order, once."""
-        (first,) = (
-            o for o in self.model.of(offer.item_key)
-            if o.who == who and o.is_said and o.shown == offer.shown[::-1]
-        )  # fmt: skip
         turn = self.model.turn(who) + 1 + offers.index(offer)
-        assert turn - first.turn >= REPEAT_AFTER
+        assert any(
+            o.who == who
+            and o.is_said
+            and o.shown == offer.shown[::-1]
+            and turn - o.turn >= REPEAT_AFTER
+            for o in self.model.of(offer.item_key)
+        )
         assert len(offer.shown) > 1
         again = [o for o in self.model.of(offer.item_key) if o.who == who and o.purpose == "repeat"]
         assert again == []

@@ -92,6 +92,21 @@ def _in_memory(database: str | None) -> bool:
     return not database or database == ":memory:" or "mode=memory" in database
 
 
+def sqlite_advice(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str | None:
+    """One sentence where this SQLite has the fault of its write-ahead log, else None.
+
+    Fixed in 3.51.3, and in 3.50.7 and 3.44.6 of the older lines (sqlite.org/wal.html).
+    """
+    fixed = version >= (3, 51, 3) or version < (3, 7)
+    fixed |= any(low <= version < (*low[:2], 99) for low in ((3, 50, 7), (3, 44, 6)))
+    if fixed:
+        return None
+    return (
+        f"SQLite {'.'.join(map(str, version))} can damage a file that two programs write at once "
+        "(mended in 3.51.3): let no other program write to the store while this one does"
+    )
+
+
 def snapshots(engine: Engine) -> Engine:
     """The engine for reading: all statements of a transaction see one state, as on SQLite anyway."""
     if engine.dialect.name == "postgresql":
