@@ -37,7 +37,7 @@ export function scale(values, wanted, whole = false) {
   }
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  let step = [1, 2, 5, 10].map((k) => k * power).find((k) => k >= rough) ?? rough;
+  let step = [1, 2, 5, 10].map((k) => k * power).find((k) => k >= rough * 0.8) ?? rough;
   if (whole) step = Math.max(1, Math.round(step));
   const ticks = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) {
@@ -181,7 +181,7 @@ export function chart(plan) {
     const maps = series.map((one) => new Map(one.points));
     const rows = shown.map((x) => [short(x), ...maps.map((map) => short(map.get(x)))]);
     values.lastElementChild?.classList.contains("scroller") && values.lastElementChild.remove();
-    values.append(table(plan.title, [plan.x, ...series.map((one) => `#${one.name}`)], rows));
+    values.append(table(plan.title, [plan.x, ...series.map((one) => `#${one.name}`)], rows, true));
   }
 
   return {

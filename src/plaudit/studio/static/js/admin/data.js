@@ -5,7 +5,7 @@
 import { call } from "../api.js";
 import { h, put } from "../h.js";
 import { number, t } from "../i18n.js";
-import { plain } from "../text.js";
+import { shown } from "../text.js";
 import { attempt } from "./main.js";
 import { field } from "./parts.js";
 
@@ -35,7 +35,7 @@ export async function data(main, who) {
     const found = await call("GET", `items?after=${after}&limit=${PAGE}`);
     const { next } = found;
     put(items, h("h2", { id: "items-title" }, t("data.items")),
-      found.items.length ? h("ol", { class: "plain stack" }, found.items.map(item)) : h("p", { class: "soft" }, t("data.no_items")),
+      found.items.length ? h("ol", { class: "plain" }, found.items.map(item)) : h("p", { class: "soft" }, t("data.no_items")),
       h("div", { class: "row" },
         before.length ? h("button", { onclick: () => attempt(() => show(before[before.length - 1] ?? 0, before.slice(0, -1))) }, t("part.back")) : null,
         next !== null ? h("button", { onclick: () => attempt(() => show(next, [...before, after])) }, t("part.next")) : null));
@@ -46,11 +46,11 @@ export async function data(main, who) {
 function item(one) {
   const columns = Object.keys(one.columns).length ? JSON.stringify(one.columns) : "";
   return h("li", {}, h("details", { class: "item" },
-    h("summary", {}, h("span", { class: "soft mono" }, number(one.id)), h("span", { class: "clip" }, plain(one.prompt))),
+    h("summary", {}, h("span", { class: "soft mono" }, number(one.id)), h("span", { class: "clip" }, one.prompt.plain)),
     h("div", { class: "stack" },
-      h("p", { class: "text" }, plain(one.prompt)),
+      shown(one.prompt),
       h("div", { class: "answers" }, one.segments.map((segment) => h("div", { class: "card sunken" },
-        h("p", { class: "text" }, plain(segment.text)),
+        shown(segment.text),
         segment.model ? h("span", { class: "badge" }, segment.model) : null))),
       h("p", { class: "soft small mono" }, one.key, columns ? ` · ${columns}` : ""))));
 }

@@ -39,6 +39,7 @@ async function show() {
   const way = said in PAGES ? said : "people";
   if (!who) return;
   header(who, way);
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   document.title = `${t(`way.${way}`)} · Plaudit`;
   const main = h("main", { class: "page stack", id: "main", tabindex: "-1" });
   put(byId("app"), main);

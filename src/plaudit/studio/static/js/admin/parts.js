@@ -9,30 +9,32 @@ import { number, t } from "../i18n.js";
 /** @typedef {import("../h.js").Piece} Piece */
 
 /**
- * A table that may be wider than the page; a column whose title begins with "#" holds numbers.
+ * A table that may be wider than the page; a column whose title begins with "#" holds numbers. On a
+ * narrow page its rows become cards, unless it is `plain`; roles are named since they would be lost.
  * @param {string} caption
  * @param {string[]} titles
  * @param {Piece[][]} rows
+ * @param {boolean} [plain]
  * @returns {HTMLElement}
  */
-export function table(caption, titles, rows) {
+export function table(caption, titles, rows, plain = false) {
   const cell = (/** @type {Piece} */ piece, /** @type {number} */ i) => {
-    const kind = titles[i]?.startsWith("#") ? "num" : null;
+    const title = titles[i] ?? "";
     return i === 0
-      ? h("th", { scope: "row", class: "first" }, piece)
-      : h("td", { class: kind }, piece);
+      ? h("th", { scope: "row", role: "rowheader", class: "first" }, piece)
+      : h("td", { role: "cell", class: title.startsWith("#") ? "num" : null, "data-title": title.replace(/^#/, "") }, piece);
   };
   return h(
     "div",
     { class: "scroller", tabindex: "0", role: "region", "aria-label": caption },
     h(
       "table",
-      {},
+      { role: "table", class: plain ? null : "folds" },
       h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, titles.map((title) =>
-        h("th", { scope: "col", class: title.startsWith("#") ? "num" : null },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, titles.map((title) =>
+        h("th", { scope: "col", role: "columnheader", class: title.startsWith("#") ? "num" : null },
           title.replace(/^#/, ""))))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, row.map(cell)))),
     ),
   );
 }

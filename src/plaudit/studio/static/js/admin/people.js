@@ -81,7 +81,7 @@ async function linkFor(name, role, days) {
 /** @param {string} name @param {string} link */
 function showLink(name, link) {
   panel(t("people.link_for", { name }), h("div", { class: "stack" },
-    h("p", {}, t("people.link_once")), copyable(t("people.link"), link)));
+    h("p", {}, t("people.link_once")), copyable(t("people.the_link"), link)));
 }
 
 /** The form that invites. @param {() => Promise<void>} done @returns {HTMLElement} */

@@ -83,5 +83,5 @@ function agreement(found) {
     h("div", { class: "cards" }, Object.entries(found.values).map(([name, value]) => h("div", { class: "card sunken" },
       h("div", { class: "soft small" }, t(`quality.${name}`)),
       value === null ? h("span", { class: "badge" }, t(found.num_votes < 40 ? "quality.too_few" : "quality.undefined"))
-        : h("div", { class: "figure" }, name === "percent" ? percent(value) : number(value, { maximumFractionDigits: 2 }))))));
+        : h("div", { class: "figure" }, name === "percent" ? percent(value) : number(value, { minimumFractionDigits: 2, maximumFractionDigits: 2 }))))));
 }

@@ -41,7 +41,6 @@ export async function run(main, who, name) {
   const head = h("div", { class: "stack" });
   const signs = h("section", { class: "stack", "aria-label": t("run.alarms"), "aria-live": "polite" });
   const drawings = h("div", { class: "charts" });
-  const over = h("div", { class: "charts" });
   const rest = h("div", { class: "stack" });
   const shown = samples(name);
   /** @type {Map<string, ReturnType<typeof chart>>} */
@@ -52,7 +51,7 @@ export async function run(main, who, name) {
   let headed = "";
   const spot = h("span", { class: "soft" });
   const votes = h("div", {});
-  put(main, head, signs, drawings, over, shown.element, rest);
+  put(main, head, signs, drawings, shown.element, rest);
   all();
   listen();
   await shown.refresh();
@@ -94,12 +93,16 @@ export async function run(main, who, name) {
       whole.command ? commandLine(whole.command) : null);
   }
 
-  const where = () => (whole.stage && !whole.results ? `${whole.stage} ${whole.step === null ? "" : number(whole.step)}` : "");
+  /** Where it is, while it is not at its end. */
+  function where() {
+    return whole.stage && !whole.results ? `${whole.stage} ${whole.step === null ? "" : number(whole.step)}` : "";
+  }
 
   /** @param {{votes: number, wanted: number}} votes */
   function waiting(votes) {
     return h("div", { class: "notice warn stack" }, h("p", {}, t("run.waits", votes)),
       h("progress", { max: votes.wanted, value: votes.votes, "aria-label": t("run.votes") }),
+      h("p", {}, t("run.vote_by")),
       copyable(t("run.vote_by"), `plaudit studio --run ${name}`));
   }
 
@@ -127,7 +130,7 @@ export async function run(main, who, name) {
       const judged = ["gold", "eval"].filter((key) => points.some((p) => key in p));
       /** @param {"reward" | "gold" | "eval"} key @returns {Point[]} */
       const line = (key) => points.filter((p) => p[key] !== undefined).map((p) => /** @type {Point} */ ([p.sqrt_kl, p[key]]));
-      one("over", over, { title: t("run.over"), x: "√KL", note: t("run.over_what"), dots: true,
+      one("over", drawings, { title: t("run.over"), x: "√KL", note: t("run.over_what"), dots: true,
         series: [{ name: t("run.reward"), points: line("reward") },
           ...judged.map((key) => ({ name: t(`run.${key}`), right: true, points: line(/** @type {"gold"} */ (key)) }))] });
     }

@@ -129,6 +129,8 @@ function starter(job, found, fits, done) {
   };
   const submit = (/** @type {Event} */ event) => {
     event.preventDefault();
+    clearTimeout(timer);
+    asked++; // what is still being asked is of no interest any more
     void attempt(async () => {
       const said = await call("POST", "runs", wanted());
       box.close();

@@ -24,6 +24,7 @@ export const words = {
   "people.pause": "Pause",
   "people.resume": "Go on",
   "people.link": "New link",
+  "people.the_link": "The link",
   "people.token": "Token",
   "people.erase": "Erase name",
   "people.days": "Days the link holds",

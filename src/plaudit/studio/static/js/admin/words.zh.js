@@ -24,6 +24,7 @@ export const words = {
   "people.pause": "暂停",
   "people.resume": "恢复",
   "people.link": "新链接",
+  "people.the_link": "链接",
   "people.token": "令牌",
   "people.erase": "抹去姓名",
   "people.days": "链接有效天数",
@@ -106,7 +107,7 @@ export const words = {
   "settings.guidelines.what": "Markdown 格式。标注者按 G 键查看。",
   "settings.saved": "已保存。",
 
-  "runs.title": "运行",
+  "runs.title": "训练运行",
   "runs.none": "还没有运行。请在此处或命令行启动。",
   "runs.name": "名称",
   "runs.name_free": "留空则自动取名",
