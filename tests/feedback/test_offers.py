@@ -106,6 +106,18 @@ def test_what_somebody_took_away_is_open_when_the_lease_ends_and_not_before():
     assert not store.offers.waiting("bob", now=LEASE + 701)
 
 
+def test_an_undone_vote_gives_its_offer_back_except_one_that_was_released():
+    store = filled(":memory:", 2, ("ann", "bob"), repeat_share=0.0)
+    kept, released = store.offers.draw("ann", 2, now=0.0)
+    store.offers.release(released.key, "ann", now=1.0)
+    store.offers.answer("ann", [vote(kept, "k"), vote(released, "r")], now=2.0)
+    back = store.offers.undo_last("ann", 2, now=3.0)
+    assert [(u.key, u.offer and u.offer.key) for u in back] == [("r", None), ("k", kept.key)]
+    assert back[1].offer.expires == 3.0 + LEASE
+    assert [o.key for o in store.offers.mine("ann", now=4.0)] == [kept.key]
+    assert [o.item_key for o in store.offers.draw("bob", 2, now=4.0)] == [released.item_key]
+
+
 def test_a_slow_person_has_longer_leases_up_to_a_limit():
     store = filled(":memory:", 40, ("ann",), repeat_share=0.0, lease_seconds=100.0)
     (first,) = store.offers.draw("ann", 1, now=0.0)
