@@ -327,12 +327,12 @@ def test_any_order_of_acts_on_sqlite():
 @pytest.mark.nightly
 def test_many_orders_of_acts_on_sqlite():
     run_state_machine_as_test(
-        Desk, settings=settings(max_examples=600, stateful_step_count=50, **SLOW)
+        Desk, settings=settings(max_examples=200, stateful_step_count=50, **SLOW)
     )
 
 
 @pytest.mark.parametrize(
-    ("num", "steps"), [(3, 20), pytest.param(60, 40, marks=pytest.mark.nightly)]
+    ("num", "steps"), [(3, 20), pytest.param(30, 40, marks=pytest.mark.nightly)]
 )
 def test_any_order_of_acts_on_postgresql(database, num, steps):
     class OnPostgres(Desk):

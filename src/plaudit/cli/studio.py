@@ -201,12 +201,16 @@ def _import(store: FeedbackStore, file: str) -> None:
 
 
 def _say(store: FeedbackStore, serving: Serving, invited: list[str]) -> None:
+    from plaudit.feedback.database import sqlite_advice
+
     items, votes = (
         f"{num} {what}{'' if num == 1 else 's'}"
         for num, what in zip(store.size(), ("item", "vote"), strict=True)
     )
     print(visible(f"{store.name}: {items}, {votes}"))
     print(visible(f"The studio is at {serving.address} (Ctrl-C ends it)"))
+    if "://" not in store.name and (advice := sqlite_advice()) is not None:
+        print(f"  {advice}.")
     if not serving.is_local and not serving.is_secure:
         print("  Without TLS: whoever shares the network can read votes and sessions along.")
     for name in invited:
