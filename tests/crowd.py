@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PREFETCH = 3
+"""Offers beyond the one that is answered, as the page has them."""
 REFUSED_SECONDS = 0.2
 """How long is waited after a connection that failed."""
 
@@ -110,7 +111,7 @@ class Annotator:
                 self._vote(self.held.pop(0))
             with contextlib.suppress(OSError):
                 await self._send()
-                if len(self.held) < PREFETCH:
+                if len(self.held) <= PREFETCH:
                     await self._fetch()
         while self.outbox:
             try:
@@ -147,7 +148,7 @@ class Annotator:
 
     async def _fetch(self) -> None:
         unsent = {vote["offer"] for vote in self.outbox.values()}
-        wanted = PREFETCH + len(unsent)
+        wanted = PREFETCH + 1 + len(unsent)
         status, answer, ours, theirs = await self.line.post("offers", {"n": min(wanted, 30)})
         if status != 200:
             self.tally.refused.append(f"{status}: {answer}")

@@ -58,6 +58,16 @@ class GroupCommit:
             raise job.error
         return job.result
 
+    def do_all(self, whats: Sequence[Any]) -> list[Job]:
+        """Each of several jobs of one thread, durable; an error is the job's, and is not raised."""
+        jobs = [Job(what) for what in whats]
+        with self._lock:
+            self._queue.extend(jobs)
+        with self._turn():
+            while not all(job.done for job in jobs):
+                self._lead()
+        return jobs
+
     def _lead(self) -> None:
         with self._lock:
             jobs = [self._queue.popleft() for _ in range(min(MOST, len(self._queue)))]

@@ -26,12 +26,12 @@ from plaudit.feedback.drawing import (
     Desk,
     Draw,
     last_item,
-    offer_of,
     person,
     state_of,
     up_to_date,
 )
 from plaudit.feedback.group import GroupCommit, Job
+from plaudit.feedback.holding import Hold, draw_for, held_at_once, held_by, offers_of
 from plaudit.feedback.log import Log
 from plaudit.feedback.offered import (
     Answered,
@@ -54,12 +54,6 @@ from plaudit.records.errors import UserError, nearest
 MOST_DRAWN = 30
 MOST_UNDONE = 50
 
-_HELD = (
-    select(OfferRow.__table__, LeaseRow.expires.label("until"))
-    .join(LeaseRow, LeaseRow.offer_id == OfferRow.id)
-    .where(LeaseRow.annotator_id == bindparam("who"), LeaseRow.expires > bindparam("now"))
-    .order_by(OfferRow.id)
-)
 _IS_HELD = select(LeaseRow.offer_id).where(LeaseRow.offer_id == bindparam("offer"))
 _BY_KEY = select(OfferRow.__table__).where(OfferRow.key == bindparam("key"))
 
@@ -121,11 +115,25 @@ class Offers:
         offers: list[Offer] = self._do(Draw(annotator, n, asks, _now(now)))
         return offers
 
+    def hold(
+        self, annotator: str, n: int, *, asks: str = "auto", now: float | None = None
+    ) -> list[Offer]:
+        """What the person holds, at most `n`, and new offers so that they hold `n`."""
+        if not 0 < n <= MOST_DRAWN:
+            raise UserError(f"{n} offers are asked for, expected 1 to {MOST_DRAWN}")
+        check_ask(asks)
+        offers: list[Offer] = self._do(Hold(annotator, n, asks, _now(now)))
+        return offers
+
+    def do_all(self, asked: Sequence[Answers | Draw | Hold]) -> list[Job]:
+        """What several people ask for at once, in one transaction where none of it fails."""
+        return self._group.do_all(asked)
+
     def mine(self, annotator: str, *, now: float | None = None) -> list[Offer]:
         """What the person holds, in the order drawn."""
         with self._log.reading() as connection:
             who = person(connection, annotator)
-            return _offers(connection, _held(connection, who.id, _now(now)))
+            return offers_of(connection, held_by(connection, who.id, _now(now)))
 
     def waiting(self, annotator: str, *, now: float | None = None) -> bool:
         """Whether there is, or may soon be, something to do: false only when nothing is open.
@@ -140,7 +148,7 @@ class Offers:
             if pool is None or pool.through < last:
                 return last > 0
             _, num_blocked = state_of(connection, who.id)
-            if num_open(connection) > num_blocked or _held(connection, who.id, _now(now)):
+            if num_open(connection) > num_blocked or held_by(connection, who.id, _now(now)):
                 return True
             return is_unfinished(connection, who.id, overlap=pool.overlap)
 
@@ -162,7 +170,7 @@ class Offers:
         """Give back all that somebody holds; says how many."""
         with self._log.batch(), self._log.reading() as connection:
             who = person(connection, annotator)
-            rows = _held(connection, who.id, -math.inf)
+            rows = held_by(connection, who.id, -math.inf)
             if rows:
                 _release(connection, rows, why, _now(now))
             return len(rows)
@@ -195,8 +203,8 @@ class Offers:
         with self._log.batch(), self._log.reading() as connection:
             who = person(connection, annotator)
             vote = undo_one(self._log, connection, annotator, vote_key, _now(now))
-            rows = _held(connection, who.id, _now(now))
-            offers = _offers(connection, [row for row in rows if row.key == vote.offer])
+            rows = held_by(connection, who.id, _now(now))
+            offers = offers_of(connection, [row for row in rows if row.key == vote.offer])
             return Undone(vote.key, offers[0] if offers else None)
 
     # --- how far ---------------------------------------------------------------------------
@@ -238,7 +246,7 @@ class Offers:
         return job.result
 
     def _work(self, jobs: Sequence[Job]) -> None:
-        """All answers, then all draws."""
+        """All answers, then all draws; of who wants to hold some, what is held stands first."""
         with self._log.reading() as connection:
             answers = [job for job in jobs if isinstance(job.what, Answers)]
             if answers:
@@ -247,27 +255,25 @@ class Offers:
                 results = take_answers(self._log, connection, [job.what for job in answers])
                 for job, result in zip(answers, results, strict=True):
                     job.result = result
-            draws = [job for job in jobs if isinstance(job.what, Draw)]
+            draws = [(job, job.what) for job in jobs if isinstance(job.what, Draw)]
+            holds = [job for job in jobs if isinstance(job.what, Hold)]
+            if holds:
+                held = held_at_once(connection, [job.what for job in holds])
+                for job, offers in zip(holds, held, strict=True):
+                    job.result = offers
+                    if (draw := draw_for(job.what, offers)) is not None:
+                        draws.append((job, draw))
             if draws:
-                served = self._desk.serve(connection, [job.what for job in draws])
-                for job, one in zip(draws, served, strict=True):
+                served = self._desk.serve(connection, [draw for _, draw in draws])
+                for (job, _), one in zip(draws, served, strict=True):
                     if isinstance(one, UserError):
                         job.error = one
                     else:
-                        job.result = one
+                        job.result = [*(job.result or ()), *one]
 
 
 def _now(now: float | None) -> float:
     return clock.time() if now is None else now
-
-
-def _held(connection: Connection, who: int, now: float) -> Sequence[Any]:
-    return connection.execute(_HELD, {"who": who, "now": now}).all()
-
-
-def _offers(connection: Connection, rows: Sequence[Any]) -> list[Offer]:
-    items = ask.items_by_id(connection, [row.item_id for row in rows])
-    return [offer_of(row, items[row.item_id], row.until) for row in rows]
 
 
 def _release(connection: Connection, offers: Sequence[Any], why: str, now: float) -> None:

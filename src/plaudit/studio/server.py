@@ -71,6 +71,13 @@ class StudioServer(uvicorn.Server):
         self._stop_streams()
         self.should_exit = True
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until told to end; then everything that was asked for is kept."""
+        try:
+            super().run(sockets)
+        finally:
+            self._studio.writer.close()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)

@@ -23,6 +23,7 @@ from plaudit.studio.limits import Rates
 from plaudit.studio.problems import Refused
 from plaudit.studio.run_views import RunViews
 from plaudit.studio.settings import Serving, StudioSettings
+from plaudit.studio.writer import Writer
 
 OF_OFFERS = ("overlap", "repeat_share", "uniform_share", "lease_seconds")
 """Settings that the store itself follows."""
@@ -73,12 +74,12 @@ class Orders:
             while len(self._known) > MOST_REMEMBERED:
                 self._known.popitem(last=False)
 
-    def of(self, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    async def of(self, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The order of each offer that there is."""
         wanted = set(keys)
         found = {key: order for key in wanted if (order := self._known.get(key)) is not None}
         if missing := wanted - found.keys():
-            found |= orders_shown(self._store, missing)
+            found |= await run_in_threadpool(orders_shown, self._store, missing)
         return found
 
 
@@ -98,10 +99,12 @@ class Studio:
     orders: Orders = field(init=False)
     views: RunViews = field(init=False)
     jobs: Launcher = field(init=False)
+    writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
         self.views, self.jobs = RunViews(self.serving.runs), Launcher(self.serving.runs)
         self.sessions, self.orders = Sessions(self.store), Orders(self.store)
+        self.writer = Writer(self.store.offers)
 
     def change(self, wanted: StudioSettings) -> None:
         """Takes other settings, and keeps them in the store."""

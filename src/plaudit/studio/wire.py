@@ -108,7 +108,9 @@ class VoteIn(Strict):
     """A vote with its own key: sent again, it is the same vote."""
 
     key: str = Field(pattern="^[0-9a-f]{32}$")
-    offer: str = Field(min_length=1, max_length=200)
+    offer: str | None = Field(
+        default=None, min_length=1, max_length=200, description="not needed by an undo"
+    )
     kind: Literal["comparison", "score", "ranking", "words", "edit", "skip", "flag", "undo"]
     value: dict[str, Any] = Field(
         json_schema_extra={

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from plaudit.feedback.offered import OfferVote
+from plaudit.feedback.holding import Hold
+from plaudit.feedback.offered import Answers, Offer, OfferVote
 from plaudit.records.errors import UserError
 from plaudit.studio.problems import Json, Refused
 from plaudit.studio.sessions import Here, Studio, Worker
@@ -52,7 +56,7 @@ class Undone(BaseModel):
 
 
 @router.post("/offers", response_model=Offers)
-def offers(wanted: Wanted, studio: Here, annotator: Worker) -> Response:
+async def offers(wanted: Wanted, studio: Here, annotator: Worker) -> Response:
     """Offers to vote on: those already held first, in the order drawn, then new ones.
 
     `open` is false where nothing is left for this person, true where there is or may soon be.
@@ -60,13 +64,10 @@ def offers(wanted: Wanted, studio: Here, annotator: Worker) -> Response:
     if annotator.paused:
         raise Refused(403, "your work is paused; what you have sent is kept")
     _spend(studio, "offers", annotator.name, 1)
-    desk = studio.store.offers
-    held = desk.mine(annotator.name)[: wanted.n]
-    if len(held) < wanted.n:
-        held = [*held, *desk.draw(annotator.name, wanted.n - len(held))]
+    name = annotator.name
+    held = await studio.writer.do(Hold(name, wanted.n, "auto", time.time()))
     studio.orders.note(held)
-    is_open = bool(held) or desk.waiting(annotator.name)
-    return Json({"offers": [offer_json(offer) for offer in held], "open": is_open})
+    return await run_in_threadpool(_offered, studio, name, held)
 
 
 @router.post("/offers/{key}/release", status_code=204)
@@ -77,7 +78,7 @@ def release(key: str, said: Release, studio: Here, annotator: Worker) -> Respons
 
 
 @router.post("/votes", response_model=Results)
-def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
+async def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
     """Keeps votes; answered once they are on the disk.
 
     A vote sent again is `known`, one that came after its offer ran out `surplus`, and one that
@@ -86,32 +87,24 @@ def votes(sent: Votes, studio: Here, annotator: Worker) -> Response:
     _spend(studio, "votes", annotator.name, len(sent.votes))
     results: list[dict[str, Any]] = []
     ready: list[tuple[int, OfferVote]] = []
-    shown = studio.orders.of(vote.offer for vote in sent.votes if isinstance(vote, VoteIn))
+    shown = await studio.orders.of(
+        vote.offer for vote in sent.votes if isinstance(vote, VoteIn) and vote.offer is not None
+    )
     for vote in sent.votes:
         raw = vote.model_dump() if isinstance(vote, VoteIn) else vote
         try:
-            read, value = vote_of(raw)
-            if read.offer not in shown:
-                raise UserError("there is no such offer; nothing was kept")
-            stored = stored_value(value, shown[read.offer])
+            ready.append((len(results), _stored(raw, shown)))
+            results.append({})
         except (Malformed, UserError) as error:
             key = raw.get("key")
             known_key = key if isinstance(key, str) and len(key) <= 200 else None
             results.append({"key": known_key, "status": "refused", "detail": str(error)})
-            continue
-        ready.append(
-            (
-                len(results),
-                OfferVote(
-                    read.key, read.offer, read.kind, stored, read.seconds, read.visible_seconds
-                ),
-            )
-        )
-        results.append({})
     if ready:
-        answers = studio.store.offers.answer(annotator.name, [vote for _, vote in ready])
+        stored = tuple(vote for _, vote in ready)
+        answers = await studio.writer.do(Answers(annotator.name, stored, time.time()))
         for (place, _), said in zip(ready, answers, strict=True):
-            results[place] = {"key": said.key, "status": said.status, "detail": said.sentence}
+            detail = said.sentence or None
+            results[place] = {"key": said.key, "status": said.status, "detail": detail}
     return Json({"results": results})
 
 
@@ -123,6 +116,20 @@ def undo(_: Nothing, studio: Here, annotator: Worker) -> Response:
         offer = undone.offer
         return Json({"undone": undone.key, "offer": None if offer is None else offer_json(offer)})
     return Json({"undone": None, "offer": None})
+
+
+def _offered(studio: Studio, name: str, held: list[Offer]) -> Response:
+    is_open = bool(held) or studio.store.offers.waiting(name)
+    return Json({"offers": [offer_json(offer) for offer in held], "open": is_open})
+
+
+def _stored(sent: dict[str, Any], shown: Mapping[str, tuple[int, ...]]) -> OfferVote:
+    """A vote in the store's positions; Malformed or UserError."""
+    vote, value = vote_of(sent)
+    if vote.kind != "undo" and vote.offer not in shown:
+        raise UserError("there is no such offer; nothing was kept")
+    stored = stored_value(value, shown.get(vote.offer or "", ()))
+    return OfferVote(vote.key, vote.offer, vote.kind, stored, vote.seconds, vote.visible_seconds)
 
 
 def _spend(studio: Studio, what: str, name: str, num: int) -> None:
