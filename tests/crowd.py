@@ -178,8 +178,13 @@ class Server:
         while True:
             if self.process.poll() is not None:
                 raise RuntimeError(self.log.read_text())
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return time.perf_counter() - begin
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port)) as line,
+            ):
+                line.sendall(b"GET /join HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                if line.recv(1):  # the port listens before anybody answers
+                    return time.perf_counter() - begin
             time.sleep(0.01)
 
     def kill(self) -> None:
