@@ -16,13 +16,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from plaudit.feedback.store import FeedbackStore
 from studio.serving import Running
 
 LOCK_MS = 260
 """A little longer than an item is locked after it appeared (250 ms)."""
+PATIENCE_MS = 60_000
+"""How long a page is waited for: no test ends because the machine is busy."""
 SCHEMES_WITHOUT_HOST = ("data", "blob", "about")
 OF_A_CUT_NETWORK = re.compile("Failed to load resource")
 
@@ -33,6 +35,7 @@ def launched() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("the pages are tested in Chromium, and there is no `chromium` on this machine")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else []
@@ -105,7 +108,7 @@ def visiting(
 ) -> Iterator[Visit]:
     """A visit of `name`, who has entered unless `role` is None; its faults fail the test."""
     context = browser.new_context(**options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_MS)
     visit = Visit(up, context, name)
     visit.watch()
     try:

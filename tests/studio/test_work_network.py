@@ -41,7 +41,7 @@ def test_ten_votes_without_network_are_all_there_in_order_when_it_is_back(studio
         press(page, "u")
         assert prompt(page) == questions[-1]
         press(page, "ArrowLeft")
-        expect(page.locator("#unsaved")).to_contain_text("12 answers not yet saved", timeout=20_000)
+        expect(page.locator("#unsaved")).to_contain_text("12 answers not yet saved", timeout=60_000)
         assert standing(up.store, "ann") == {}
         visit.context.set_offline(False)
         until_saved(page)
