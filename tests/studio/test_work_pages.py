@@ -174,7 +174,7 @@ def test_all_scripts_weigh_at_most_100_kB_on_the_wire(studio_of, browser):
         for script in sorted((STATIC / "js").rglob("*.js")):
             path = f"/static/{script.relative_to(STATIC)}"
             said = visit.context.request.get(up.address + path, headers={"Accept-Encoding": "gzip"})
-            assert said.headers["content-encoding"] == "gzip" or script.stat().st_size < 1000
+            assert said.headers.get("content-encoding") == "gzip" or script.stat().st_size < 1000
             wire += int(said.headers["content-length"])
     assert len(loaded) > 15
     assert sum(size for _, size in loaded) <= 50_000

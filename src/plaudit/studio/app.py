@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from plaudit import __version__
@@ -49,7 +50,9 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router, prefix="/api/v1", responses=DOCUMENTED)
     app.include_router(pages.router)
-    app.mount("/static", pages.Files(directory=pages.STATIC, check_dir=False))
+    # Only what everybody may read is compressed: of an answer with a secret in it, the length would tell.
+    files = pages.Files(directory=pages.STATIC, check_dir=False)
+    app.mount("/static", GZipMiddleware(files, minimum_size=1000))
     _name_values(app)
     return Door(app, studio.serving, patience), studio
 
