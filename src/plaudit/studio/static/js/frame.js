@@ -42,8 +42,9 @@ function languageButton() {
   };
   return h(
     "button",
-    { class: "quiet language", onclick: change, lang: other === "zh" ? "zh-CN" : "en" },
-    other === "zh" ? "中文" : "English",
+    { class: "quiet language", onclick: change, lang: other === "zh" ? "zh-CN" : "en",
+      "aria-label": other === "zh" ? "中文" : "English" },
+    other === "zh" ? "中文" : "EN",
   );
 }
 

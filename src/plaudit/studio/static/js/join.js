@@ -85,7 +85,7 @@ function draw(me) {
 async function start() {
   await speak(lang());
   draw(null);
-  byId("app").querySelector("button")?.focus();
+  (byId("app").querySelector("input") ?? byId("app").querySelector("button"))?.focus();
   const me = entered() ? await whoAmI().catch(() => null) : null;
   if (me) draw(me);
   else entered(false);

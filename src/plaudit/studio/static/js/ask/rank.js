@@ -57,7 +57,8 @@ export function rank(desk) {
     card.tabIndex = 0;
     card.addEventListener("focusin", () => (state.at = i));
     card.append(placeButtons(i, num, places[i] ?? null, give));
-    if (places[i] !== null) card.classList.add("chosen");
+    const place = places[i];
+    if (place) card.querySelector("h2")?.append(h("span", { class: "badge place" }, place));
   });
   return {
     body: h("div", { class: "stack" }, h("p", { class: "soft small" }, t("rank.hint")),
