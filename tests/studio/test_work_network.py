@@ -70,10 +70,10 @@ def test_what_was_not_sent_outlives_the_page(studio_of, browser, script):
         visit.context.set_offline(False)
         assert standing(up.store, "ann") == {}
 
-        held = []
+        held, is_held = [], True
 
         def hold(route):
-            if not held:
+            if is_held:
                 held.append(route)  # and nobody answers
             else:
                 route.continue_()
@@ -82,7 +82,9 @@ def test_what_was_not_sent_outlives_the_page(studio_of, browser, script):
         page = visit.work()
         assert prompt(page) not in questions  # what waits to be sent is not asked again
         assert standing(up.store, "ann") == {}
-        held[0].abort()
+        is_held = False
+        for route in held:
+            route.abort()
         until_saved(page)
         items = {item.key: item.prompt for item in pairs(8)}
         votes = preferences(up.store, "ann")
