@@ -119,7 +119,10 @@ with FeedbackStore("f.sqlite") as store, running(store) as up, up.entered("ann",
     print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}" + code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "[]\n", done.stderr
 
