@@ -33,7 +33,7 @@ from small_worlds import RuleJudge, accuracy, examples, language_model, whole_ac
 RESULTS = Path(__file__).parent / "results" / "addition.md"
 SAMPLING = Sampling(max_new_tokens=4)
 START, GOAL = 0.29, 0.95
-MOST_STEPS, LR = 750, 1e-3
+MOST_STEPS, LR = 600, 3e-4
 
 
 def right(prompt: str, answer: str) -> float:
@@ -52,7 +52,7 @@ def sums(seed: int) -> tuple[list[str], list[str]]:
 
 def warmed(seed: int):
     """A policy that adds right about three times in ten, and what it took."""
-    lm = language_model("0123456789+=", width=64, layers=4, context=16, seed=seed)
+    lm = language_model("0123456789+=", width=64, layers=3, context=16, seed=seed)
     backbone, actor = whole_actor(lm)
     train, held = sums(seed)
     rows = [(p, str(sum(map(int, p.removesuffix("=").split("+"))))) for p in train]
@@ -72,7 +72,7 @@ def loop(
 ) -> Iterator[Event]:
     """Each algorithm with 64 prompts × 8 answers a step."""
     common = {"num_steps": MOST_STEPS, "prompts_per_step": 64, "answers_per_prompt": 8}
-    common |= {"lr": LR, "num_minibatches": 2}
+    common |= {"lr": LR, "num_minibatches": 4}
     given = {"actor": actor, "prompts": prompts, "sampling": SAMPLING, "seed": seed}
     if name == "grpo":
         config = GRPOConfig(**common)

@@ -22,7 +22,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from plaudit.feedback.offered import Offer, OfferVote
 from plaudit.feedback.store import FeedbackStore
 from plaudit.feedback.tables import OfferRow
 from plaudit.records.files import write_text
+from store import database
 
 RESULTS = Path(__file__).parent / "results" / "studio_store.md"
 BATCH = 10_000
@@ -204,17 +204,6 @@ def measure(where: str | Path, kind: str, options: argparse.Namespace) -> list[s
             took = (time.perf_counter() - begin) * 1000
             lines.append(f"| quality: {name}, once | {took:,.0f} | | |")
     return lines
-
-
-@contextmanager
-def database(server: str) -> Iterator[str]:
-    import psycopg
-
-    name = f"plaudit_{uuid.uuid4().hex}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield f"{server}/{name}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def main() -> None:

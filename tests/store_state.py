@@ -131,3 +131,53 @@ def two_raters_at_once(where):
             assert len(keys) + len(store.open_items(rater)) == 30
             said = sum(v.kind == "comparison" for v in by_me)
             assert said - len(mine) == 5  # ten were taken back, five of them came again
+
+
+def begun(store, num_items, people, **settings):
+    """Pairs to be compared, people, and how offers are made."""
+    with store.batch():
+        for n in range(num_items):
+            store.add_item(f"i{n}", "p", ["x", "y"])
+        for name in people:
+            store.people.add(name)
+        store.offers.configure(**settings)
+
+
+def steps(store, act):
+    """How many instructions SQLite's machine runs, in tens."""
+    count = [0]
+
+    def tick():
+        count[0] += 1
+        return 0
+
+    raws = []
+    for engine in (store._engine, store._write_engine):
+        with engine.connect() as connection:
+            raws.append(connection.connection.driver_connection)
+    for raw in raws:
+        raw.set_progress_handler(tick, 10)
+    act(store)
+    for raw in raws:
+        raw.set_progress_handler(None, 10)
+    return count[0]
+
+
+LOG_1 = """
+CREATE TABLE plaudit_feedback (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name));
+CREATE TABLE items (
+    id INTEGER NOT NULL, "key" TEXT NOT NULL, prompt JSON NOT NULL, columns JSON NOT NULL,
+    PRIMARY KEY (id), UNIQUE ("key"));
+CREATE TABLE segments (
+    id INTEGER NOT NULL, item_id INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL,
+    text JSON NOT NULL, model TEXT, extra JSON NOT NULL, PRIMARY KEY (id),
+    UNIQUE (item_id, position), FOREIGN KEY(item_id) REFERENCES items (id));
+CREATE TABLE votes (
+    id INTEGER NOT NULL, "key" TEXT NOT NULL, item_id INTEGER NOT NULL, rater TEXT NOT NULL,
+    kind TEXT NOT NULL, value JSON NOT NULL, shown JSON NOT NULL, seconds FLOAT(53),
+    time FLOAT(53) NOT NULL, undoes INTEGER, PRIMARY KEY (id), UNIQUE ("key"),
+    FOREIGN KEY(item_id) REFERENCES items (id), FOREIGN KEY(undoes) REFERENCES votes (id));
+CREATE INDEX ix_votes_rater ON votes (rater);
+CREATE INDEX ix_votes_item_id ON votes (item_id);
+"""
+"""The log of schema 1, as SQLAlchemy wrote it."""

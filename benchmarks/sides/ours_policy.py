@@ -5,7 +5,7 @@ A step is all that the algorithm's own loop does between two checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -116,6 +116,9 @@ class ByToken:
 class Groups(Algorithm):
     """Answers drawn, judged, and learned from in one update."""
 
+    algorithm: Any = staticmethod(grpo)
+    config: Any = GRPOConfig
+
     def __init__(self, task: Answer) -> None:
         per, new = int(task["answers_per_prompt"]), int(task["new_tokens"])
         drawn = [ids for ids in task["prompts"] for _ in range(per)]
@@ -127,15 +130,13 @@ class Groups(Algorithm):
         self.actor = LocalActor(self.backbone, adam=ADAM)
         keys = {"num_steps": MOST_STEPS, "prompts_per_step": num, "answers_per_prompt": per}
         keys |= {"lr": self.lr, "num_minibatches": 1, "save_every": MOST_STEPS}
-        self.loop = self.begun(keys, self.actor, self.prompts, Sampling(max_new_tokens=new))
-
-    def begun(
-        self, keys: Answer, actor: LocalActor, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[Event]:
-        """The loop."""
-        config = GRPOConfig(**keys, kl_coef=0.0)
-        return grpo(
-            config, actor=actor, judge=ByToken(), prompts=prompts, sampling=sampling, seed=0
+        self.loop = self.algorithm(
+            self.config(**keys, kl_coef=0.0),
+            actor=self.actor,
+            judge=ByToken(),
+            prompts=self.prompts,
+            sampling=Sampling(max_new_tokens=new),
+            seed=0,
         )
 
     def also(self, told: Answer) -> Answer:
@@ -154,14 +155,8 @@ class Groups(Algorithm):
 class RLOO(Groups):
     """As GRPO, with the answer's whole probability ratio and the mean of the others as baseline."""
 
-    def begun(
-        self, keys: Answer, actor: LocalActor, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[Event]:
-        """The loop."""
-        config = RLOOConfig(**keys, kl_coef=0.0)
-        return rloo(
-            config, actor=actor, judge=ByToken(), prompts=prompts, sampling=sampling, seed=0
-        )
+    algorithm = staticmethod(rloo)
+    config = RLOOConfig
 
 
 SIDES: dict[str, Any] = {"dpo": DPO, "kto": KTO, "grpo": Groups, "rloo": RLOO}

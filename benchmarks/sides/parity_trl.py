@@ -35,13 +35,9 @@ from trl import (
 )
 
 from serve import Answer, serve
+from trl_side import text
 
 Batch = dict[str, Any]
-
-
-def text(ids: list[int]) -> str:
-    """Words that the tokenizer turns into these ids."""
-    return " ".join("<end>" if i == 0 else f"t{i}" for i in ids)
 
 
 class TRL:

@@ -16,7 +16,7 @@ from plaudit.feedback.group import GroupCommit
 from plaudit.feedback.offered import OfferVote
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
-from store_state import assert_kept_as_rebuilt
+from store_state import assert_kept_as_rebuilt, begun, steps
 
 LEASE = 600.0
 
@@ -24,12 +24,7 @@ LEASE = 600.0
 def filled(where, num_items, people, **settings):
     store = FeedbackStore(where)
     store.offers.generator = random.Random(4)
-    with store.batch():
-        for n in range(num_items):
-            store.add_item(f"i{n}", "p", ["x", "y"])
-        for name in people:
-            store.people.add(name)
-        store.offers.configure(**settings)
+    begun(store, num_items, people, **settings)
     return store
 
 
@@ -289,26 +284,6 @@ def test_one_job_that_fails_does_not_take_the_others_along(tmp_path):
 
 
 # --- cost --------------------------------------------------------------------------------------
-
-
-def steps(store, act):
-    """How many instructions SQLite's machine runs, in tens."""
-    count = [0]
-
-    def tick():
-        count[0] += 1
-        return 0
-
-    raws = []
-    for engine in (store._engine, store._write_engine):
-        with engine.connect() as connection:
-            raws.append(connection.connection.driver_connection)
-    for raw in raws:
-        raw.set_progress_handler(tick, 10)
-    act(store)
-    for raw in raws:
-        raw.set_progress_handler(None, 10)
-    return count[0]
 
 
 def worked(folder, num, policy):

@@ -15,6 +15,7 @@ from plaudit.feedback.offered import OfferVote
 from plaudit.feedback.stats import mean_cohen_kappa
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
+from store_state import begun
 
 raters = st.sampled_from("abcd")
 said = st.sampled_from(["a", "b", "tie", "both_bad"])
@@ -95,15 +96,6 @@ def store(tmp_path):
     with FeedbackStore(tmp_path / "f.sqlite") as store:
         store.offers.generator = random.Random(5)
         yield store
-
-
-def begun(store, num_items, people, **settings):
-    with store.batch():
-        for n in range(num_items):
-            store.add_item(f"i{n}", "p", ["x", "y"])
-    for name in people:
-        store.people.add(name)
-    store.offers.configure(**settings)
 
 
 def test_an_honest_person_and_one_with_a_habit_are_told_apart(store):

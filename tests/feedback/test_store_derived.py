@@ -25,7 +25,7 @@ from plaudit.feedback.entries import (
 from plaudit.feedback.stats import feedback_stats, rater_stats
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
-from store_state import assert_answers_are_those_of_the_log, assert_kept_as_rebuilt
+from store_state import LOG_1, assert_answers_are_those_of_the_log, assert_kept_as_rebuilt, steps
 
 RATERS = ("ann", "bob", "Ann", "eve")
 SEGMENTS = 3
@@ -168,24 +168,7 @@ def test_runs_never_touch_and_cover_what_is_answered(choices):
 
 # --- stores of an earlier Plaudit --------------------------------------------------------------
 
-OLD_SCHEMA = """
-CREATE TABLE plaudit_feedback (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name));
-CREATE TABLE items (
-    id INTEGER NOT NULL, "key" TEXT NOT NULL, prompt JSON NOT NULL, columns JSON NOT NULL,
-    PRIMARY KEY (id), UNIQUE ("key"));
-CREATE TABLE segments (
-    id INTEGER NOT NULL, item_id INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL,
-    text JSON NOT NULL, model TEXT, extra JSON NOT NULL, PRIMARY KEY (id),
-    UNIQUE (item_id, position), FOREIGN KEY(item_id) REFERENCES items (id));
-CREATE TABLE votes (
-    id INTEGER NOT NULL, "key" TEXT NOT NULL, item_id INTEGER NOT NULL, rater TEXT NOT NULL,
-    kind TEXT NOT NULL, value JSON NOT NULL, shown JSON NOT NULL, seconds FLOAT,
-    time FLOAT NOT NULL, undoes INTEGER, PRIMARY KEY (id), UNIQUE ("key"),
-    FOREIGN KEY(item_id) REFERENCES items (id), FOREIGN KEY(undoes) REFERENCES votes (id));
-CREATE INDEX ix_votes_rater ON votes (rater);
-CREATE INDEX ix_votes_item_id ON votes (item_id);
-INSERT INTO plaudit_feedback VALUES ('schema_version', '1');
-"""
+OLD_SCHEMA = LOG_1 + "INSERT INTO plaudit_feedback VALUES ('schema_version', '1');"
 _ITEM = "INSERT INTO items VALUES (?, ?, '\"p\"', '{\"n\": 1}')"
 _SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, 'text', '\"answer\"', 'm', '{}')"
 _VOTE_COLUMNS = 'id, "key", item_id, rater, kind, value, shown, seconds, time, undoes'
@@ -286,26 +269,6 @@ def test_a_derived_table_that_was_dropped_is_made_anew(tmp_path):
 
 
 # --- cost --------------------------------------------------------------------------------------
-
-
-def steps(store, question):
-    """How many instructions SQLite's machine runs for a question, in tens."""
-    count = [0]
-
-    def tick():
-        count[0] += 1
-        return 0
-
-    raws = []
-    for engine in (store._engine, store._write_engine):
-        with engine.connect() as connection:
-            raws.append(connection.connection.driver_connection)
-    for raw in raws:
-        raw.set_progress_handler(tick, 10)
-    question(store)
-    for raw in raws:
-        raw.set_progress_handler(None, 10)
-    return count[0]
 
 
 def grown(folder, num):

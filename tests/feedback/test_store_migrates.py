@@ -10,25 +10,12 @@ from plaudit.feedback.migrate import SCHEMA_VERSION
 from plaudit.feedback.offered import OfferVote
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
-from store_state import assert_answers_are_those_of_the_log, assert_kept_as_rebuilt
+from store_state import LOG_1, assert_answers_are_those_of_the_log, assert_kept_as_rebuilt
 
 # as SQLAlchemy wrote it for schema 1, log and derived tables
-SCHEMA_1 = """
-CREATE TABLE plaudit_feedback (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name));
-CREATE TABLE items (
-    id INTEGER NOT NULL, "key" TEXT NOT NULL, prompt JSON NOT NULL, columns JSON NOT NULL,
-    PRIMARY KEY (id), UNIQUE ("key"));
-CREATE TABLE segments (
-    id INTEGER NOT NULL, item_id INTEGER NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL,
-    text JSON NOT NULL, model TEXT, extra JSON NOT NULL, PRIMARY KEY (id),
-    UNIQUE (item_id, position), FOREIGN KEY(item_id) REFERENCES items (id));
-CREATE TABLE votes (
-    id INTEGER NOT NULL, "key" TEXT NOT NULL, item_id INTEGER NOT NULL, rater TEXT NOT NULL,
-    kind TEXT NOT NULL, value JSON NOT NULL, shown JSON NOT NULL, seconds FLOAT(53),
-    time FLOAT(53) NOT NULL, undoes INTEGER, PRIMARY KEY (id), UNIQUE ("key"),
-    FOREIGN KEY(item_id) REFERENCES items (id), FOREIGN KEY(undoes) REFERENCES votes (id));
-CREATE INDEX ix_votes_rater ON votes (rater);
-CREATE INDEX ix_votes_item_id ON votes (item_id);
+SCHEMA_1 = (
+    LOG_1
+    + """
 CREATE TABLE standing_votes (
     vote_id INTEGER NOT NULL, item_id INTEGER NOT NULL, rater TEXT NOT NULL, kind TEXT NOT NULL,
     low INTEGER, high INTEGER, said TEXT, score FLOAT(53), PRIMARY KEY (vote_id));
@@ -74,6 +61,7 @@ INSERT INTO raters VALUES ('bob', 1);
 INSERT INTO answered_runs VALUES ('ann', 1, 1);
 INSERT INTO answered_runs VALUES ('bob', 2, 2);
 """
+)
 DIGEST_1 = "0ea032b64d393c15bc20b08724d77867eaeb5c75ad866d35a71bfc25661372e7"
 """The content digest of that store as a Plaudit of schema 1 gives it."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from plaudit.records.errors import UserError
@@ -80,6 +80,20 @@ def cohen_kappa_of(pairs: Mapping[tuple[Category, Category], int]) -> float:
         raise UndefinedAgreement("both raters always gave one and the same answer")
     # numerator and denominator times num², so that whole agreement is exactly 1
     return (observed * num - expected) / (num * num - expected)
+
+
+def mean_cohen_kappa_of(tables: Iterable[Mapping[tuple[Category, Category], int]]) -> float:
+    """Cohen's kappa, averaged over the pairs of raters for whom it is defined; a table each."""
+    kappas = []
+    reason = "no two raters share a unit"
+    for pairs in tables:
+        try:
+            kappas.append(cohen_kappa_of(pairs))
+        except UndefinedAgreement as undefined:
+            reason = str(undefined)
+    if not kappas:
+        raise UndefinedAgreement(reason)
+    return statistics.fmean(kappas)
 
 
 def fleiss_kappa(counts: Sequence[Sequence[int]]) -> float:

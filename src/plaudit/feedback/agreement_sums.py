@@ -7,12 +7,11 @@ categories, never with the units. A coefficient that is not defined raises `Unde
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import combinations
 
-from plaudit.feedback.agreement import UndefinedAgreement, cohen_kappa_of
+from plaudit.feedback.agreement import UndefinedAgreement, mean_cohen_kappa_of
 
 Pair = tuple[str, str]
 
@@ -51,16 +50,7 @@ class CategorySums:
 
     def cohen(self) -> float:
         """Mean over the pairs of raters for whom Cohen's kappa is defined."""
-        kappas = []
-        reason = "no two raters share a unit"
-        for pairs in self._together.values():
-            try:
-                kappas.append(cohen_kappa_of(pairs))
-            except UndefinedAgreement as undefined:
-                reason = str(undefined)
-        if not kappas:
-            raise UndefinedAgreement(reason)
-        return statistics.fmean(kappas)
+        return mean_cohen_kappa_of(self._together.values())
 
     def fleiss(self) -> float:
         """(P - P_e) / (1 - P_e), where every unit has equally many ratings."""

@@ -8,16 +8,14 @@ folder `feedback.media`; a store in a server's database keeps them in `media` wh
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from plaudit.feedback.store import FeedbackStore
 from plaudit.records.errors import UserError
-from plaudit.records.files import saying_no_room, sync_folder
+from plaudit.records.files import replacing
 
 ENDINGS = {"video/webm": ".webm", "image/png": ".png", "video/mp4": ".mp4", "image/gif": ".gif"}
 """What may be kept: what a browser shows and never runs."""
@@ -46,7 +44,8 @@ class Media:
         target = self.folder / f"{digest}{ending}"
         if not target.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(target, data)
+            with replacing(target) as file:
+                file.write(data)
         return {"digest": digest, "type": kind}
 
     def find(self, digest: str) -> tuple[Path, str] | None:
@@ -58,19 +57,6 @@ class Media:
             if path.is_file():
                 return path, kind
         return None
-
-    def _write(self, target: Path, data: bytes) -> None:
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.folder)
-        try:
-            with saying_no_room(target), os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_folder(self.folder)
 
 
 def digest_of(extra: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,6 @@ Preferences are four categories (a, b, tie, both bad) without order; scores are 
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from plaudit.feedback import questions as ask
 from plaudit.feedback.agreement import (
     UndefinedAgreement,
     category_counts,
-    cohen_kappa_of,
     fleiss_kappa,
     krippendorff_alpha,
+    mean_cohen_kappa_of,
     percent_agreement,
     wilson_interval,
 )
@@ -259,16 +258,7 @@ def mean_cohen_kappa(units: Sequence[Mapping[str, Category]]) -> float:
             if pairs is None:
                 pairs = shared[one, other] = Counter()
             pairs[both] += 1
-    kappas = []
-    reason = "no two raters share a unit"
-    for pairs in shared.values():
-        try:
-            kappas.append(cohen_kappa_of(pairs))
-        except UndefinedAgreement as undefined:
-            reason = str(undefined)
-    if not kappas:
-        raise UndefinedAgreement(reason)
-    return statistics.fmean(kappas)
+    return mean_cohen_kappa_of(shared.values())
 
 
 def _by_unit(

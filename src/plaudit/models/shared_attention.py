@@ -17,14 +17,14 @@ a model computes by other means never comes here, and is right as it is.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from plaudit.models.exchanged import Exchanged
 from plaudit.models.layout import Layout
 
 _LEAST_SAVED = 2**17
@@ -41,33 +41,20 @@ def shared_attention(
     parts = num_rows * longest**2 + num_answers * num_steps * (longest + num_steps)
     if num_rows * num_places**2 - 2 * parts < _LEAST_SAVED or not longest:
         return contextlib.nullcontext()
-    return _Shared(layout, masks, longest)
+    places = _Places(layout, longest)
+    known = {mask.data_ptr(): (mask.shape[-2:], places.masks(mask)) for mask in masks}
 
+    def attention(*args: Any, **given: Any) -> Any:
+        """In two parts where the mask is one of the layout's, else as torch has it."""
+        mask = given.get("attn_mask")
+        found = None if mask is None else known.get(mask.data_ptr())
+        plain = len(args) != 3 or given.get("dropout_p")
+        if plain or mask is None or found is None or mask.shape[-2:] != found[0]:
+            return F.scaled_dot_product_attention(*args, **given)
+        del given["attn_mask"]
+        return places.attend(*args, masks=found[1], **given)
 
-class _Shared(TorchFunctionMode):
-    """Sends attention under a known mask to its two parts, and everything else on its way."""
-
-    def __init__(self, layout: Layout, masks: Sequence[Tensor], longest: int) -> None:
-        super().__init__()
-        self.places = _Places(layout, longest)
-        self.masks = {mask.data_ptr(): (mask, self.places.masks(mask)) for mask in masks}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
-        given = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention and len(args) == 3 and not given.get("dropout_p"):
-            mask = given.get("attn_mask")
-            known = None if mask is None else self.masks.get(mask.data_ptr())
-            if known is not None and mask is not None and mask.shape[-2:] == known[0].shape[-2:]:
-                given.pop("attn_mask")
-                return self.places.attend(*args, masks=known[1], **given)
-        return func(*args, **given)
+    return Exchanged({F.scaled_dot_product_attention: attention})
 
 
 class _Places:

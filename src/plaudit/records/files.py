@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from plaudit.records.errors import UserError
 
@@ -47,13 +47,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step; on failure the old file stays and nothing is left."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once all is written and safe.
+
+    On failure the old file stays and nothing is left.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with saying_no_room(path), os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", ESCAPED))
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~umask())
@@ -62,6 +66,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces `path` by `text` in one step; on failure the old file stays and nothing is left."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", ESCAPED))
 
 
 def read_text(path: Path) -> str:

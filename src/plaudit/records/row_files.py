@@ -12,17 +12,15 @@ import csv
 import gzip
 import io
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from plaudit.records.errors import UserError
-from plaudit.records.files import saying_no_room, sync_folder, umask
+from plaudit.records.files import replacing
 from plaudit.records.rows import Row, json_line, pyarrow_for, writable_file
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
@@ -51,7 +49,7 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
         return 0
     every = _counting(first, iterator)
     write = _WRITERS[ending.removesuffix(".gz")]
-    with _replacing(target) as file:
+    with replacing(target) as file:
         if ending.endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 write(packed, every, target)
@@ -79,23 +77,6 @@ class _counting:
             for row in part:
                 self.num += 1
                 yield row
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `target` once all is written and safe."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with saying_no_room(target), os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~umask())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
 
 
 # --- by type -----------------------------------------------------------------------------------

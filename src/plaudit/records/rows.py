@@ -10,7 +10,6 @@ import gzip
 import io
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from plaudit.records.delimited import parse_delimited
 from plaudit.records.errors import UserError, nearest
-from plaudit.records.files import saying_no_room, sync_folder, write_text
+from plaudit.records.files import replacing, write_text
 
 Row = dict[str, Any]
 _SHOWN_NAMES = 8  # how many column names an error lists
@@ -106,19 +105,8 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         table = pyarrow.Table.from_pylist(wanted)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
         raise UserError(f"{target}: a column mixes types, write .jsonl instead ({error})") from None
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with saying_no_room(target), os.fdopen(handle, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
+    with replacing(target) as file:
+        parquet.write_table(table, file)
 
 
 def listed_names(names: Iterable[str]) -> str:

@@ -9,60 +9,20 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from plaudit.feedback.quality import Agreement, ItemFigures, PersonFigures
 from plaudit.studio.problems import Json
 from plaudit.studio.sessions import Here, Viewer
 
 router = APIRouter(tags=["quality"])
 
 
-class ShareOut(BaseModel):
-    num: int
-    share: float
-    low: float
-    high: float
-
-
-class PersonOut(BaseModel):
-    name: str
-    role: str
-    paused: bool
-    num_votes: int
-    num_undone: int
-    num_skips: int
-    num_flags: int
-    median_seconds: float | None
-    self_agreement: ShareOut | None
-    first_shown: ShareOut | None
-    with_others: ShareOut | None
-    note: str = Field(description="why there are no shares: too few votes")
-
-
-class AgreementOut(BaseModel):
-    values: dict[str, float | None]
-    reasons: dict[str, str] = Field(description="why a coefficient has no value")
-    num_units: int
-    num_votes: int
-    surplus: int
-    overlap: int
-
-
 class QualityOut(BaseModel):
-    people: list[PersonOut]
-    agreement: AgreementOut
-
-
-class ItemOfQuality(BaseModel):
-    number: int
-    key: str
-    num_answers: int
-    surplus: int
-    num_skips: int
-    num_flags: int
-    spread: float | None
+    people: list[PersonFigures]
+    agreement: Agreement
 
 
 class ItemsOfQuality(BaseModel):
-    items: list[ItemOfQuality]
+    items: list[ItemFigures]
     next: int | None = Field(description="`after` of the next page, null on the last")
 
 
